@@ -1,0 +1,3 @@
+"""fewbits: ONNX in, few-bit binary out."""
+
+__version__ = "0.1.0"

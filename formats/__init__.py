@@ -1,0 +1,1 @@
+"""Floor 0: how a tensor is stored in few bits."""

@@ -1,0 +1,1 @@
+"""Floor 2: passes from Relax to Relax."""

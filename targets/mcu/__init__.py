@@ -1,0 +1,1 @@
+"""Microcontrollers: integer-only Relax to C firmware."""
