@@ -1,0 +1,1 @@
+"""The torch meaning of the Relax operators we accept, one file per family."""
