@@ -15,7 +15,7 @@ def _pooled_type(call: relax.Call) -> relax.TensorType:
     attrs = call.attrs
     (kernel_h, kernel_w), (stride_h, stride_w) = attrs["kernel"], attrs["strides"]
     top, left, bottom, right = attrs["padding"]
-    dilation_h, dilation_w = attrs["dilation"] if "dilation" in attrs else (1, 1)
+    dilation_h, dilation_w = attrs["dilation"]
     out_h = (height + top + bottom - dilation_h * (kernel_h - 1) - 1) // stride_h + 1
     out_w = (width + left + right - dilation_w * (kernel_w - 1) - 1) // stride_w + 1
     return relax.TensorType((n, out_h, out_w, channels), "int8")

@@ -14,7 +14,7 @@ ONE = 2**15
 
 
 def exponential_table(scale: float) -> np.ndarray:
-    """int32 [256]: ``round(2^15 * exp(-scale * distance))`` for the distance from the row's maximum."""
+    """int32 [256]: ``round(2^15 * exp(-scale * d))``, d the distance from the row's maximum."""
     return np.rint(ONE * np.exp(-scale * np.arange(256, dtype=np.float64))).astype(np.int32)
 
 
@@ -24,7 +24,7 @@ def _same_type(call: relax.Call) -> relax.TensorType:
 
 @define("fewbits.softmax", "Integer softmax over the last axis", _same_type)
 def softmax(call: relax.Call, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """``p = (e * (2^31 // sum e)) >> 15`` in 0..65536; ``clamp((p*multiplier + bias) >> shift)``."""
+    """Shares ``p = (e * (2^31 // sum e)) >> 15`` of 65536, scaled to the output's step."""
     attrs = call.attrs
     values = integers(x)
     exponentials = integers(table)[values.amax(-1, keepdim=True) - values]

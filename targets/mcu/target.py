@@ -79,7 +79,9 @@ TARGETS: dict[str, McuTarget] = {
             family="riscv",
             dsp=False,
             long_multiply=True,
-            zig_flags=("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c", "-mabi=ilp32"),
+            zig_flags=(
+                "-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c", "-mabi=ilp32",
+            ),
             gcc_flags=("-march=rv32imc", "-mabi=ilp32"),
             gcc="riscv64-unknown-elf-gcc",
             emulator_cpu="UC_CPU_RISCV32_ANY",
@@ -107,5 +109,7 @@ def get_target(name: str) -> McuTarget:
         FewbitsError: ``unknown-target``, with the nearest known name.
     """
     if name not in TARGETS:
-        raise FewbitsError("unknown-target", f"unknown target {name!r}", hint=nearest(name, TARGETS))
+        raise FewbitsError(
+            "unknown-target", f"unknown target {name!r}", hint=nearest(name, TARGETS)
+        )
     return TARGETS[name]

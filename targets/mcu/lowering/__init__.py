@@ -1,1 +1,1 @@
-"""Which kernel runs an operator, and how its constants are laid out: one file per operator family."""
+"""Which kernel runs an operator and how its constants are laid out, a file per family."""
