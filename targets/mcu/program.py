@@ -71,6 +71,9 @@ class KernelCall:
             *before* that input (``output.offset <= input.offset - distance``) while they share
             memory: 0 means in place, None means they must not share memory. A distance at least
             as large as the output is the same as None.
+        overlap_exact: input and first output may share memory only at exactly the distance in
+            `overlap`, not at a larger one (a depthwise convolution in place: it finishes one
+            channel before it reads the next, and its output falls on that channel's own bytes).
         macs: multiply-accumulates on real data (padding not counted), for reports.
         source: C text of a function generated for this call alone (TIR route), or None.
         note: why this call is slower or less exact than a user would expect (a float island, a
@@ -86,6 +89,7 @@ class KernelCall:
     outputs: tuple[Buffer, ...]
     scratch: int = 0
     overlap: tuple[int | None, ...] = ()
+    overlap_exact: bool = False
     macs: int = 0
     source: str | None = None
     note: str | None = None
