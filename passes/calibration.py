@@ -1,0 +1,59 @@
+"""Calibration: streams samples through a module and shows chosen values to observers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+from tvm import ir
+
+from ..ops.evaluate import Evaluator
+from .observers import Observer
+
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Calibration:
+    """Samples, read anew each time they are needed; activations are never kept.
+
+    Attributes:
+        batches: opens the stream; each batch maps input names to arrays whose first axis counts
+            samples.
+        source: where the samples come from, for reports (``"random"`` is marked there).
+        chunk: samples evaluated at once; bounds the memory.
+        progress: called with the number of samples done so far, or None.
+    """
+
+    batches: Callable[[], Iterable[Batch]]
+    source: str
+    chunk: int = 32
+    progress: Callable[[int], None] | None = None
+
+    def observe(
+        self, module: ir.IRModule, names: Iterable[str], make: Callable[[], Observer]
+    ) -> dict[str, Observer]:
+        """One observer per name (of a variable or an input), having seen all samples."""
+        observers = {name: make() for name in names}
+        for values in self.run(module, observers):
+            for name, observer in observers.items():
+                observer.update(values[name])
+        return observers
+
+    def run(self, module: ir.IRModule, names: Iterable[str]) -> Iterator[dict[str, np.ndarray]]:
+        """The values called `names` (and the outputs), chunk by chunk, first axis = samples."""
+        evaluator = Evaluator(module)
+        wanted = list(names)
+        done = 0
+        for batch in self.batches():
+            count = len(next(iter(batch.values())))
+            for start in range(0, count, self.chunk):
+                piece = {key: array[start : start + self.chunk] for key, array in batch.items()}
+                for values in evaluator.batched(piece, wanted, chunk=self.chunk):
+                    known = {name: tensor.numpy() for name, tensor in values.items()}
+                    known.update({key: piece[key] for key in evaluator.input_names})
+                    yield known
+                done += len(next(iter(piece.values())))
+                if self.progress is not None:
+                    self.progress(done)

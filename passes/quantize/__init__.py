@@ -1,0 +1,1 @@
+"""Post-training quantization: decide what becomes int8, choose ranges, insert QDQ."""
