@@ -165,7 +165,7 @@ class MeanSquaredError(Histogram):
 
 
 class Entropy(Histogram):
-    """The range whose quantized distribution diverges least from the real one (Kullback-Leibler)."""
+    """The range whose quantized distribution has the least Kullback-Leibler divergence."""
 
     def _clipped(self, grid: AffineFormat, low: float, high: float) -> tuple[float, float]:
         filled = np.flatnonzero(self.counts)
@@ -208,5 +208,7 @@ def make_observer(name: str, percentile: float = 99.99) -> Observer:
         "entropy": Entropy,
     }
     if name not in makers:
-        raise FewbitsError("unknown-observer", f"unknown observer {name!r}", hint=nearest(name, makers))
+        raise FewbitsError(
+            "unknown-observer", f"unknown observer {name!r}", hint=nearest(name, makers)
+        )
     return makers[name]()

@@ -16,8 +16,8 @@ import torch
 from ...errors import FewbitsError
 
 INT32 = 2**31
-#: Above this scale the accumulator is shifted left first, to keep the error under 1/100 LSB.
-LARGEST_SCALE = 1.0 / 64.0
+#: Above this factor the accumulator is shifted left first, to keep the error under 1/100 LSB.
+LARGEST_FACTOR = 1.0 / 64.0
 
 
 def requantize(
@@ -47,44 +47,45 @@ class Requantization:
 
 
 def requantization(
-    scale: np.ndarray,
+    factor: np.ndarray,
     offset: np.ndarray,
-    accumulator_bound: np.ndarray,
+    zero_point: int,
+    bound: np.ndarray,
     where: str | None = None,
 ) -> Requantization:
-    """Integers such that requantizing computes ``round(scale * acc + offset)``, half upwards.
+    """Integers that compute ``round(factor * (acc + offset)) + zero_point``, half upwards.
 
     Args:
-        scale: positive reals [n], accumulator to output steps.
-        offset: reals [n] in output steps: output zero point plus the scaled bias and corrections.
-        accumulator_bound: integers [n], the largest absolute accumulator that can occur.
+        factor: positive reals [n], accumulator steps to output steps.
+        offset: reals [n] in accumulator steps: bias and zero point corrections.
+        zero_point: of the output.
+        bound: integers [n], the largest absolute accumulator that can occur.
         where: the layer, for the error.
 
     Raises:
-        FewbitsError: ``accumulator-overflow`` when int32 cannot hold what may occur.
+        FewbitsError: ``scale-too-small`` or ``accumulator-overflow`` when int32 cannot hold what
+            may occur.
     """
-    scale = np.asarray(scale, np.float64)
-    largest = float(scale.max())
+    factor = np.asarray(factor, np.float64)
     shift = 0
-    while math.ldexp(largest, -shift) > LARGEST_SCALE:
+    while math.ldexp(float(factor.max()), -shift) > LARGEST_FACTOR:
         shift += 1
-    step = np.ldexp(scale, -shift)
-    multiplier = np.rint(np.ldexp(step, 32))
+    multiplier = np.rint(np.ldexp(factor, 32 - shift))
     if (multiplier < 1).any():
         raise FewbitsError(
             "scale-too-small",
-            f"an output scale is so large that the factor {float(scale.min()):.3g} vanishes",
+            f"the output's scale is so large that the factor {float(factor.min()):.3g} vanishes",
             where=where,
             hint="recalibrate, or keep this layer float with `ignore`",
         )
-    # The bias is rounded in units of the accumulator, as the multiplier will see it.
-    exact = np.ldexp(multiplier, -32)
-    bias = np.rint((np.asarray(offset, np.float64) + 0.5) / exact)
-    bound = np.ldexp(np.asarray(accumulator_bound, np.float64), shift) + np.abs(bias)
-    if (bound >= INT32).any():
+    # In the units of the shifted accumulator, and as the rounded multiplier will see it.
+    shifted = np.rint(np.ldexp(np.asarray(offset, np.float64), shift))
+    bias = shifted + np.rint(np.ldexp((zero_point + 0.5) / multiplier, 32))
+    reach = np.ldexp(np.asarray(bound, np.float64), shift) + np.abs(bias)
+    if (reach >= INT32).any():
         raise FewbitsError(
             "accumulator-overflow",
-            f"the accumulator may reach {bound.max():.3g}, beyond 32 bits",
+            f"the accumulator may reach {float(reach.max()):.3g}, beyond 32 bits",
             where=where,
             hint="use a coarser weight scale, or keep this layer float with `ignore`",
         )

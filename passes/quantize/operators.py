@@ -37,7 +37,9 @@ MOVERS = frozenset(
 )  # fmt: skip
 
 #: Reductions whose result gets a range of its own.
-POOLS = frozenset({"relax.nn.avg_pool2d", "relax.nn.avg_pool1d", "relax.nn.adaptive_avg_pool2d", "relax.mean"})
+POOLS = frozenset(
+    {"relax.nn.avg_pool2d", "relax.nn.avg_pool1d", "relax.nn.adaptive_avg_pool2d", "relax.mean"}
+)
 
 #: Operators whose output range is known beforehand: (low, high) so that codes are round numbers.
 FIXED_RANGES = {

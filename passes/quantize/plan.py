@@ -40,7 +40,7 @@ class Plan:
 
 
 def matches(patterns: Sequence[str], name: str, operator: str) -> bool:
-    """Whether a layer is selected: by name or wildcard, ``re:`` pattern, or operator (``conv2d``)."""
+    """Whether a layer is selected: by name, wildcard, ``re:`` pattern or operator (``conv2d``)."""
     short = operator.removeprefix("relax.").removeprefix("nn.")
     for pattern in patterns:
         if pattern.startswith("re:"):
@@ -180,10 +180,10 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
         if operator in ANCHORS and (bias := graph.bias_of(last)) is not None:
             inner.add(last)
             last = bias
-        if operator in ANCHORS | ARITHMETIC and var not in graph.source:
-            if (clamp := graph.clamp_of(last)) is not None:
-                inner.add(last)
-                last = clamp
+        clamped = operator in ANCHORS | ARITHMETIC and var not in graph.source
+        if clamped and (clamp := graph.clamp_of(last)) is not None:
+            inner.add(last)
+            last = clamp
         if operator in ANCHORS:
             anchors[var] = last
         if var in graph.source and last is var:
@@ -217,9 +217,7 @@ def _unsupported(operator: str, call: relax.Call, var: Var) -> str | None:
     return f"{operator.removeprefix('relax.')} has no integer form"
 
 
-def _spread_over_movers(
-    graph: _Graph, supported: dict[Var, list[Var]], wanted: set[Var]
-) -> None:
+def _spread_over_movers(graph: _Graph, supported: dict[Var, list[Var]], wanted: set[Var]) -> None:
     """A mover is quantized on both sides as soon as one side is."""
     movers = [v for v in supported if _operator(graph.value[v]) in MOVERS]
     for var in reversed(movers):

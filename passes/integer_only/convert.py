@@ -1,0 +1,60 @@
+"""The pass: tries the rules on every quantize of a QDQ module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import ir, relax
+
+from ..rewrite import operator_of
+from .accumulate import convolution, dense, matmul
+from .context import Context, Target, scalar_parameters
+from .elementwise import addition, function_of_one, multiplication
+from .movement import concat, move
+from .reduce import average_pool, max_pool, softmax
+
+Rule = Callable[[Context, relax.Expr, Target], relax.Expr | None]
+
+#: In order: fused forms before what they consist of.
+RULES: tuple[Rule, ...] = (
+    convolution,
+    dense,
+    matmul,
+    function_of_one,
+    addition,
+    multiplication,
+    average_pool,
+    max_pool,
+    softmax,
+    move,
+    concat,
+)
+
+
+def integer_only(module: ir.IRModule) -> ir.IRModule:
+    """The module with integer operators wherever inputs and output are int8.
+
+    What no rule covers keeps its dequantize, float operator and quantize.
+    """
+    context = Context(module)
+    rewriter = context.rewriter
+    for var, value in rewriter.bindings:
+        replacement = None
+        if operator_of(value) == "relax.quantize":
+            assert isinstance(value, relax.Call)
+            parameters = scalar_parameters(value)
+            if parameters is not None and var.ty.dtype == "int8":
+                replacement = _convert(context, value.args[0], Target(*parameters))
+        if replacement is None:
+            rewriter.keep(var, value)
+        else:
+            rewriter.replace(var, replacement)
+    return rewriter.finish()
+
+
+def _convert(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
+    for rule in RULES:
+        replacement = rule(context, value, target)
+        if replacement is not None:
+            return replacement
+    return None

@@ -1,0 +1,227 @@
+"""Carry a quantization plan out: quantize/dequantize around values, int8 weights, int32 biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from tvm import ir, relax
+
+from ...formats.affine import AffineFormat, AffineParameters
+from ..rewrite import Rewriter, as_array, constant, operator_of
+from .operators import ANCHORS, ARITHMETIC
+from .plan import Plan
+
+#: Requantization factors (input scale * weight scale / output scale) are kept above this, and
+#: biases below 2^29 accumulator steps, by making a channel's weight scale coarser: its weights are
+#: then negligible beside its bias or its output range.
+SMALLEST_FACTOR = 2.0**-22
+LARGEST_BIAS = 2.0**29
+
+
+def insert_qdq(
+    module: ir.IRModule,
+    plan: Plan,
+    parameters: Mapping[str, AffineParameters],
+    weights: AffineFormat,
+    per_channel: bool,
+    weight_observer: str,
+) -> ir.IRModule:
+    """The module in QDQ form.
+
+    Args:
+        module: the float module that the plan was made for.
+        plan: which values to quantize.
+        parameters: scale and zero point by name, for every name in ``plan.quantized``.
+        weights: the weights' grid.
+        per_channel: one weight scale per output channel rather than one per tensor.
+        weight_observer: ``"minmax"`` or ``"mse"``.
+    """
+    return _Insertion(module, plan, parameters, weights, per_channel, weight_observer).run()
+
+
+class _Insertion:
+    def __init__(
+        self,
+        module: ir.IRModule,
+        plan: Plan,
+        parameters: Mapping[str, AffineParameters],
+        weights: AffineFormat,
+        per_channel: bool,
+        weight_observer: str,
+    ) -> None:
+        self.rewriter = Rewriter(module)
+        self.plan = plan
+        self.parameters = parameters
+        self.weights = weights
+        self.per_channel = per_channel
+        self.weight_observer = weight_observer
+        self.quantized = set(plan.quantized)
+        self.input_of: dict[relax.Var, AffineParameters] = {}
+        self.bias_scale: dict[relax.Var, np.ndarray] = {}
+
+    def run(self) -> ir.IRModule:
+        rewriter = self.rewriter
+        for parameter in rewriter.parameters:
+            if parameter.name in self.quantized:
+                self._wrap(parameter, parameter)
+        for var, value in rewriter.bindings:
+            new: relax.Expr = value
+            operator = operator_of(value)
+            if isinstance(value, relax.Call):
+                if operator in ANCHORS and var.name in self.plan.anchors:
+                    new = self._anchor(var, value)
+                elif operator == "relax.add" and (bias := self._bias(var, value)) is not None:
+                    new = bias
+                elif operator in ARITHMETIC and var.name not in self.plan.floats:
+                    new = self._arithmetic(var, value)
+            kept = rewriter.keep(var, new)
+            if var.name in self.quantized:
+                self._wrap(var, kept)
+        return rewriter.finish()
+
+    def _wrap(self, old: relax.Var, value: relax.Expr) -> None:
+        """Let the users of `old` see it through int8."""
+        chosen = self.parameters[old.name]
+        scale = constant(np.float32(chosen.scale))
+        zero_point = constant(np.int8(chosen.zero_point))
+        codes = self.rewriter.emit(
+            relax.op.quantize(value, scale, zero_point, axis=-1, out_dtype="int8"),
+            f"{old.name}:q",
+        )
+        real = self.rewriter.emit(
+            relax.op.dequantize(codes, scale, zero_point, axis=-1, out_dtype="float32"),
+            f"{old.name}:dq",
+        )
+        self.rewriter.replace(old, real)
+
+    def _anchor(self, var: relax.Var, call: relax.Call) -> relax.Expr:
+        if not isinstance(call.args[1], ir.GenericConst):
+            return call
+        array = as_array(call.args[1]).astype(np.float32)
+        source = call.args[0]
+        if not isinstance(source, relax.Var) or source.name not in self.quantized:
+            return call
+        axis = array.ndim - 1 if operator_of(call) == "relax.matmul" else 0
+        data = self.parameters[source.name]
+        bias = self._bias_constant(var)
+        scale = self._weight_scale(array, axis, data, bias, self.plan.anchors[var.name])
+        self.bias_scale[var] = (scale * np.float64(data.scale)).astype(np.float32)
+        shape = [1] * array.ndim
+        shape[axis] = -1
+        codes = self.weights.encode(array, scale.reshape(shape), 0)
+        real = self.rewriter.emit(
+            relax.op.dequantize(
+                constant(codes),
+                constant(scale),
+                constant(np.zeros(len(scale), np.int8)),
+                axis=axis,
+                out_dtype="float32",
+            ),
+            f"{var.name}:weight",
+        )
+        return relax.Call(call.op, [call.args[0], real], call.attrs, call.ty_args)
+
+    def _bias_constant(self, var: relax.Var) -> np.ndarray | None:
+        for user, value in self.rewriter.bindings:
+            if operator_of(value) != "relax.add":
+                continue
+            assert isinstance(value, relax.Call)
+            others = [a for a in value.args if isinstance(a, ir.GenericConst)]
+            if len(others) == 1 and any(a == var for a in value.args):
+                return as_array(others[0]) if user.name not in self.plan.floats else None
+        return None
+
+    def _weight_scale(
+        self,
+        array: np.ndarray,
+        axis: int,
+        data: AffineParameters,
+        bias: np.ndarray | None,
+        output: str,
+    ) -> np.ndarray:
+        channels = array.shape[axis]
+        rows = np.moveaxis(array, axis, 0).reshape(channels, -1).astype(np.float64)
+        if not self.per_channel:
+            rows = rows.reshape(1, -1)
+        largest = np.abs(rows).max(1) if rows.size else np.zeros(len(rows))
+        scale = largest / self.weights.maximum
+        if self.weight_observer == "mse":
+            scale = _least_squares_scale(rows, scale, self.weights)
+        scale = np.broadcast_to(scale, (channels,)).copy()
+        out = self.parameters.get(output)
+        if out is not None:
+            scale = np.maximum(scale, SMALLEST_FACTOR * out.scale / data.scale)
+        if bias is not None:
+            offset = np.broadcast_to(np.abs(bias.astype(np.float64)).ravel(), (channels,))
+            scale = np.maximum(scale, offset / (LARGEST_BIAS * data.scale))
+        scale[scale == 0] = 1.0
+        return scale.astype(np.float32)
+
+    def _bias(self, var: relax.Var, call: relax.Call) -> relax.Expr | None:
+        """``anchor + constant`` with the constant as int32 in accumulator steps."""
+        anchor = next((a for a in call.args if isinstance(a, relax.Var)), None)
+        other = next((a for a in call.args if isinstance(a, ir.GenericConst)), None)
+        if anchor is None or other is None or anchor not in self.bias_scale:
+            return None
+        if anchor.name in self.quantized:  # quantized before the addition: not a fused bias
+            return None
+        scale = self.bias_scale[anchor]
+        array = as_array(other).astype(np.float64)
+        rank = len(anchor.ty.shape.values)
+        shape = [1] * max(array.ndim, 1)
+        is_matmul = operator_of(self.rewriter.values[anchor]) == "relax.matmul"
+        axis = -1 if is_matmul else 1 - (rank - array.ndim)
+        axis = axis % len(shape)
+        shape[axis] = len(scale)
+        full = np.broadcast_to(array, shape)
+        codes = np.rint(full / scale.astype(np.float64).reshape(shape))
+        codes = np.clip(codes, -(2**31) + 1, 2**31 - 1).astype(np.int32)
+        real = self.rewriter.emit(
+            relax.op.dequantize(
+                constant(codes),
+                constant(scale),
+                constant(np.zeros(len(scale), np.int32)),
+                axis=axis,
+                out_dtype="float32",
+            ),
+            f"{anchor.name}:bias",
+        )
+        arguments = [real if isinstance(a, ir.GenericConst) else a for a in call.args]
+        return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+    def _arithmetic(self, var: relax.Var, call: relax.Call) -> relax.Expr:
+        """A constant operand of an addition or product becomes int8 as well."""
+        if var.name not in self.quantized:
+            return call
+        arguments: list[relax.Expr] = []
+        for argument in call.args:
+            if isinstance(argument, ir.GenericConst) and int(np.prod(argument.value.shape)) > 1:
+                array = as_array(argument).astype(np.float32)
+                chosen = AffineFormat().parameters(float(array.min()), float(array.max()))
+                codes = AffineFormat().encode(array, np.float32(chosen.scale), chosen.zero_point)
+                argument = self.rewriter.emit(
+                    relax.op.dequantize(
+                        constant(codes),
+                        constant(np.float32(chosen.scale)),
+                        constant(np.int8(chosen.zero_point)),
+                        axis=-1,
+                        out_dtype="float32",
+                    ),
+                    f"{var.name}:operand",
+                )
+            arguments.append(argument)
+        return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+
+def _least_squares_scale(rows: np.ndarray, scale: np.ndarray, grid: AffineFormat) -> np.ndarray:
+    """Per row, the shrunken scale with the least squared error (spec 8: search in steps of 1 %)."""
+    best, least = scale.copy(), np.full(len(rows), np.inf)
+    for step in range(60):
+        candidate = scale * (1.0 - 0.01 * step)
+        safe = np.where(candidate > 0, candidate, 1.0)[:, None]
+        back = np.clip(np.rint(rows / safe), grid.minimum, grid.maximum) * safe
+        error = ((rows - back) ** 2).sum(1)
+        better = error < least
+        best[better], least[better] = candidate[better], error[better]
+    return best
