@@ -26,11 +26,204 @@ what the rest of the compiler looks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from .node import Node, Result
+import numpy as np
+import onnx
+from tvm import ir, relax
+
+from ...errors import FewbitsError
+from . import fold
+from .interface import TensorInfo
+from .node import Builder, Known, Node, Result, Value, operator_key
+from .operators import (
+    activation,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    movement,
+    normalization,
+    pooling,
+    reduction,
+    resize,
+)
 
 Converter = Callable[[Node], "Result | tuple[Result, ...]"]
 
+_FAMILIES = (
+    elementwise,
+    activation,
+    linear,
+    convolution,
+    pooling,
+    normalization,
+    reduction,
+    movement,
+    indexing,
+    resize,
+)
+
+#: Operators whose converters compute known results themselves (they check sizes first).
+_SELF_FOLDING = frozenset({"Constant", "ConstantOfShape", "EyeLike", "Range", "Shape", "Size"})
+
 #: Operators that stay in the module although their inputs are known.
 KEPT = frozenset({"DequantizeLinear", "com.microsoft:DequantizeLinear"})
+
+
+def _table() -> dict[str, Converter]:
+    table: dict[str, Converter] = {}
+    for family in _FAMILIES:
+        table.update(family.CONVERTERS)
+    if importlib.util.find_spec(f"{__package__}.quantized"):
+        table.update(importlib.import_module(f"{__package__}.quantized").CONVERTERS)
+    return table
+
+
+CONVERTERS: Mapping[str, Converter] = _table()
+
+
+def convert(
+    graph: onnx.GraphProto,
+    opsets: Mapping[str, int],
+    inputs: Sequence[TensorInfo],
+    known: Mapping[str, np.ndarray],
+) -> tuple[ir.IRModule, list[str]]:
+    """A checked graph as a module (see docs/architecture.md), and notes for the user.
+
+    Args:
+        graph: nodes in topological order.
+        opsets: version of each domain.
+        inputs: the run-time inputs.
+        known: the initializers.
+
+    Raises:
+        FewbitsError: at the first node that cannot be converted.
+    """
+    parameters = [relax.Var(i.name, relax.TensorType(i.shape, i.dtype)) for i in inputs]
+    values: dict[str, Value] = {name: Known(name, array) for name, array in known.items()}
+    values.update({parameter.name: parameter for parameter in parameters})
+    builder = Builder(parameter.name for parameter in parameters)
+    used = _used(graph)
+    for proto in graph.node:
+        _convert_node(proto, opsets, values, used, builder)
+    notes: list[str] = []
+    outputs = []
+    for output in graph.output:
+        value = values[output.name]
+        if isinstance(value, Known):
+            notes.append(f"output {output.name!r} does not depend on the inputs")
+            name = builder.unique(output.name)
+            value = builder.bind(relax.const(value.array), name, output.name)
+        outputs.append(value)
+    names = {
+        "input_names": [parameter.name for parameter in parameters],
+        "output_names": [output.name for output in graph.output],
+    }
+    return _module(parameters, builder.bindings, outputs, names), notes
+
+
+def _used(graph: onnx.GraphProto) -> set[str]:
+    used = {name for node in graph.node for name in node.input}
+    return used | {output.name for output in graph.output}
+
+
+def _convert_node(
+    proto: onnx.NodeProto,
+    opsets: Mapping[str, int],
+    values: dict[str, Value],
+    used: set[str],
+    builder: Builder,
+) -> None:
+    key = operator_key(proto)
+    opset = opsets["" if proto.domain in ("", "ai.onnx") else proto.domain]
+    inputs = [values[name] if name else None for name in proto.input]
+    wanted = [i for i, name in enumerate(proto.output) if name in used]
+    count = wanted[-1] + 1 if wanted else 1
+    name = proto.name or next(iter(filter(None, proto.output)), proto.op_type)
+    node = Node(proto, name, opset, inputs, count, builder)
+    try:
+        known = all(value is None or isinstance(value, Known) for value in inputs)
+        if known and key not in KEPT and key not in _SELF_FOLDING:
+            results: tuple[Result, ...] = fold.evaluate(node)
+        else:
+            result = CONVERTERS[key](node)
+            results = result if isinstance(result, tuple) else (result,)
+        _bind_results(node, results, values)
+    except FewbitsError as error:
+        if error.where in (None, name):
+            error.where = node.where
+        raise
+    except _REFUSALS as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise node.error("invalid-node", f"{key} does not accept this: {reason[0]}") from error
+
+
+#: What TVM's type rules and numpy raise for operands that do not fit together.
+_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OverflowError)
+
+
+def _bind_results(
+    node: Node, results: Sequence[Result], values: dict[str, Value]
+) -> None:
+    """Give the node's results their names. The first result has the node's own name."""
+    builder = node.builder
+    for index, name in enumerate(node.proto.output):
+        if not name:
+            continue
+        if index >= len(results):
+            if index < node.output_count:
+                raise node.refuse(f"its output {index} ({name!r})")
+            continue
+        result = results[index]
+        if isinstance(result, np.ndarray | np.generic):
+            values[name] = Known(name, np.asarray(result))
+        elif isinstance(result, relax.Var):
+            values[name] = result
+        elif isinstance(result, ir.GenericConst):
+            values[name] = Known(name, result.value.numpy())
+        else:
+            values[name] = builder.bind(result, node.result_names[index], node.name)
+
+
+def _module(
+    parameters: list[relax.Var],
+    bindings: list[relax.VarBinding],
+    outputs: list[relax.Var],
+    names: Mapping[str, Any],
+) -> ir.IRModule:
+    """The function. Variables that leave the dataflow block are ordinary ones, not DataflowVars."""
+    public = {
+        var: relax.Var(var.name, var.ty) for var in outputs if isinstance(var, relax.DataflowVar)
+    }
+    normalizer = relax.BlockBuilder()
+
+    def renamed(expression: relax.Expr) -> relax.Expr:
+        if isinstance(expression, relax.Var):
+            return public.get(expression, expression)
+        if isinstance(expression, relax.Tuple):
+            return relax.Tuple([renamed(field) for field in expression.fields])
+        return expression
+
+    def rebound(binding: relax.VarBinding) -> relax.VarBinding:
+        value = binding.value
+        if isinstance(value, relax.Call):
+            arguments = [renamed(argument) for argument in value.args]
+            value = relax.Call(value.op, arguments, value.attrs, value.ty_args)
+        elif isinstance(value, relax.TupleGetItem):
+            value = relax.TupleGetItem(renamed(value.tuple_value), value.index)
+        return relax.VarBinding(renamed(binding.var), normalizer.normalize(value))
+
+    block = relax.DataflowBlock([rebound(binding) for binding in bindings])
+    results = [renamed(var) for var in outputs]
+    result = normalizer.normalize(results[0] if len(results) == 1 else relax.Tuple(results))
+    function = relax.Function(
+        parameters,
+        relax.SeqExpr([block], result),
+        ret_ty=result.ty,
+        attrs=ir.make_node("ir.DictAttrs", **names),
+    ).with_attr("global_symbol", "main")
+    return ir.IRModule({ir.GlobalVar("main"): function})

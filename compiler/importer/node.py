@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, TypeAlias, TypeVar
 
+import ml_dtypes
 import numpy as np
 import onnx
 from tvm import ir, relax
@@ -114,6 +115,7 @@ class Node:
         opset: version of the operator's domain.
         inputs: its inputs in order, None where an optional one is left out.
         output_count: how many results the model uses (trailing unused ones are not counted).
+        result_names: names reserved for the results' variables; the first is `name` where free.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Node:
         self.inputs = inputs
         self.output_count = output_count
         self.builder = builder
+        self.result_names = [builder.unique(name) for _ in range(output_count)]
         self._attributes = {attribute.name: attribute for attribute in proto.attribute}
 
     # -- errors ---------------------------------------------------------------------------------
@@ -333,6 +336,4 @@ def check_extents(shape: Iterable[int], dtype: str, owner: str) -> None:
 
 
 def _numpy_dtype(dtype: str) -> Any:
-    import ml_dtypes
-
     return getattr(ml_dtypes, dtype, None) or dtype

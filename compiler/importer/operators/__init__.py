@@ -1,0 +1,1 @@
+"""Converters by family of operators; `convert.py` merges their tables."""

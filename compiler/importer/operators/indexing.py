@@ -1,0 +1,119 @@
+"""Picking elements by index, and the values that shapes give."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from tvm import relax
+
+from ..node import Known, Node, Result, check_extents
+
+op = relax.op
+
+
+def _indices(node: Node, extents: list[int]) -> relax.Expr:
+    """Input 1, its last axis (or all of it) indexing axes of `extents`, none of it negative.
+
+    Constant indices are checked here. Of run-time ones, negative values count from the end.
+    """
+    limit = np.array(extents if len(extents) > 1 else extents[0])
+    value = node.value(1)
+    if isinstance(value, Known):
+        indices = value.array
+        if ((indices < -limit) | (indices >= limit)).any():
+            raise node.error("invalid-node", f"{node.operator}: an index is outside of {extents}")
+        return relax.const(np.where(indices < 0, indices + limit, indices).astype("int64"))
+    dtype = node.dtype(1)
+    if np.dtype(dtype).kind != "i":
+        return node[1]
+    return op.where(
+        op.less(node[1], relax.const(0, dtype)),
+        op.add(node[1], relax.const(limit.astype(dtype))),
+        node[1],
+    )
+
+
+def _gather(node: Node) -> Result:
+    """Gather. Run-time indices wrap around, as negative ones must: no index reads elsewhere."""
+    axis = node.axis("axis", 0)
+    if node.constant(1) is None:
+        return op.take(node[0], node[1], axis, mode="wrap")
+    return op.take(node[0], _indices(node, [node.shape(0)[axis]]), axis)
+
+
+def _gather_elements(node: Node) -> Result:
+    axis = node.axis("axis", 0)
+    return op.gather_elements(node[0], _indices(node, [node.shape(0)[axis]]), axis)
+
+
+def _gather_nd(node: Node) -> Result:
+    batch, count = node.int("batch_dims", 0), node.shape(1)[-1]
+    extents = list(node.shape(0)[batch : batch + count])
+    return op.gather_nd(node[0], _indices(node, extents), batch)
+
+
+def _shape(node: Node) -> Result:
+    rank = node.rank()
+    start, end = node.int("start", 0), node.int("end", rank)
+    return np.array(node.shape(0)[slice(start, end)], dtype="int64")
+
+
+def _size(node: Node) -> Result:
+    return np.array(np.prod(node.shape(0), dtype="int64"))
+
+
+def _constant_of_shape(node: Node) -> Result:
+    shape = node.known_ints(0, "the shape")
+    value = np.zeros(1, "float32")
+    for attribute in node.proto.attribute:
+        if attribute.name == "value":
+            value = onnx.numpy_helper.to_array(attribute.t)
+    if 0 not in shape:
+        check_extents(shape, str(value.dtype), node.where)
+    return np.full(shape, value.reshape(-1)[0], value.dtype)
+
+
+def _range(node: Node) -> Result:
+    start, limit, step = (
+        node.known(i, what).reshape(()) for i, what in enumerate(("start", "limit", "delta"))
+    )
+    if step == 0:
+        raise node.error("invalid-node", "Range with a delta of 0")
+    count = max(0, int(np.ceil((float(limit) - float(start)) / float(step))))
+    if count:
+        check_extents([count], str(start.dtype), node.where)
+    return (start + np.arange(count, dtype=start.dtype) * step).astype(start.dtype)
+
+
+def _constant(node: Node) -> Result:
+    for attribute in node.proto.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            return onnx.numpy_helper.to_array(attribute.t)
+        if attribute.name in ("value_int", "value_ints"):
+            return np.array(value, dtype="int64")
+        if attribute.name in ("value_float", "value_floats"):
+            return np.array(value, dtype="float32")
+    raise node.refuse("a constant that is neither numbers nor a dense tensor")
+
+
+def _eye_like(node: Node) -> Result:
+    shape = node.shape(0)
+    if len(shape) != 2:
+        raise node.error("invalid-node", f"EyeLike of a tensor of rank {len(shape)}")
+    code = node.int("dtype", 0)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(code) if code else node.dtype()
+    return np.eye(*shape, k=node.int("k", 0), dtype=dtype)
+
+
+CONVERTERS = {
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
+    "Shape": _shape,
+    "Size": _size,
+    "ConstantOfShape": _constant_of_shape,
+    "Range": _range,
+    "Constant": _constant,
+    "EyeLike": _eye_like,
+}
