@@ -73,7 +73,10 @@ def import_onnx(
     from .load import load
 
     model = load(source)
-    opsets = {entry.domain if entry.domain != "ai.onnx" else "": entry.version for entry in model.opset_import}
+    opsets = {
+        entry.domain if entry.domain != "ai.onnx" else "": entry.version
+        for entry in model.opset_import
+    }
     notes: list[str] = []
     interface.freeze(model, constants or {})
     inputs = interface.make_static(model, bind or {}, shapes or {}, notes)

@@ -166,9 +166,7 @@ def _convert_node(
 _REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OverflowError)
 
 
-def _bind_results(
-    node: Node, results: Sequence[Result], values: dict[str, Value]
-) -> None:
+def _bind_results(node: Node, results: Sequence[Result], values: dict[str, Value]) -> None:
     """Give the node's results their names. The first result has the node's own name."""
     builder = node.builder
     for index, name in enumerate(node.proto.output):

@@ -13,7 +13,8 @@ import onnx
 from onnx import helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from .node import Known, Node, check_extents
+from .limits import check_extents
+from .node import Known, Node
 
 #: Inputs up to this size may be shapes: their values take part in shape inference.
 _SHAPE_ELEMENTS = 64
@@ -38,7 +39,7 @@ def evaluate(node: Node) -> tuple[np.ndarray, ...]:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            results = ReferenceEvaluator(function).run(None, arrays)
+            results = ReferenceEvaluator(function).run(None, arrays, {})
     except Exception as error:  # the reference raises whatever numpy and its checks raise
         raise node.error(
             "invalid-node", f"{node.operator} of constants cannot be computed: {error}"

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from ...errors import FewbitsError, nearest
+from .limits import RUNTIME_DTYPES, check_extents
 
 if TYPE_CHECKING:
     from tvm import ir
@@ -52,37 +53,122 @@ def make_static(
 ) -> list[TensorInfo]:
     """Give every input a static shape, in the model too. Adds to `notes`.
 
+    A symbolic dimension has one size wherever it occurs. One that is some input's first dimension
+    is the batch, and is 1 unless bound.
+
     Raises:
         FewbitsError: ``unbound-dimension``, ``unknown-dimension``, ``unknown-input``,
-            ``unknown-rank``, ``invalid-shape``.
+            ``unknown-rank``, ``invalid-shape``, ``unsupported-dtype``.
     """
+    inputs = list(model.graph.input)
+    tensors = {value.name: value.type.tensor_type for value in inputs}
+    _check_names(tensors, bind, shapes)
+    sizes = dict(bind)
+    for tensor in tensors.values():
+        first = tensor.shape.dim[0].dim_param if tensor.shape.dim else ""
+        if first and first not in sizes:
+            sizes[first] = 1
+            notes.append(f"batch dimension {first!r} set to 1; bind it to change that")
     result = []
-    used: set[str] = set()
-    batches: list[str] = []
-    for value in model.graph.input:
-        tensor = value.type.tensor_type
-        dims = list(tensor.shape.dim)
-        extents = []
-        for axis, dim in enumerate(dims):
-            if dim.HasField("dim_value"):
-                extents.append(dim.dim_value)
-            elif dim.dim_param in bind:
-                extents.append(bind[dim.dim_param])
-                used.add(dim.dim_param)
-            elif axis == 0:
-                extents.append(1)
-                batches.append(f"{value.name!r}")
-            else:
-                raise FewbitsError("unbound-dimension", f"dimension {dim.dim_param!r} of input {value.name!r} has no size", hint=f"--bind {dim.dim_param}=128")
-        if value.name in shapes:
-            extents = list(shapes[value.name])
-        for dim, extent in zip(dims, extents, strict=True):
+    for name, tensor in tensors.items():
+        extents = list(shapes[name]) if name in shapes else _extents(name, tensor, sizes, notes)
+        if len(extents) != len(tensor.shape.dim):
+            raise FewbitsError(
+                "invalid-shape",
+                f"the shape {extents} given for input {name!r} should have "
+                f"{len(tensor.shape.dim)} dimensions",
+            )
+        for dim, extent in zip(tensor.shape.dim, extents, strict=True):
+            if dim.HasField("dim_value") and dim.dim_value not in (extent, 0):
+                raise FewbitsError(
+                    "invalid-shape",
+                    f"the shape {extents} given for input {name!r} contradicts the model's {dim.dim_value}",
+                )
             dim.dim_value = extent
-        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        result.append(TensorInfo(value.name, tuple(extents), dtype))
-    if batches:
-        notes.append(f"batch dimension of {', '.join(batches)} set to 1")
+        dtype = dtype_name(tensor.elem_type, f"input {name!r}")
+        check_extents(extents, dtype, f"input {name!r}")
+        result.append(TensorInfo(name, tuple(extents), dtype))
     return result
+
+
+def _check_names(
+    tensors: Mapping[str, onnx.TypeProto.Tensor],
+    bind: Mapping[str, int],
+    shapes: Mapping[str, Sequence[int]],
+) -> None:
+    """Every name the user gives must exist, and every size be positive."""
+    for name in shapes:
+        if name not in tensors:
+            raise FewbitsError(
+                "unknown-input", f"the model has no input {name!r}", hint=nearest(name, tensors)
+            )
+    symbols = {dim.dim_param for t in tensors.values() for dim in t.shape.dim} - {""}
+    for name, size in bind.items():
+        if name not in symbols:
+            raise FewbitsError(
+                "unknown-dimension",
+                f"the model has no symbolic dimension {name!r}",
+                hint=nearest(name, symbols) if symbols else "every dimension has a size already",
+            )
+        if size < 1:
+            raise FewbitsError("invalid-shape", f"dimension {name!r} cannot have size {size}")
+
+
+def _extents(
+    name: str, tensor: onnx.TypeProto.Tensor, sizes: Mapping[str, int], notes: list[str]
+) -> list[int]:
+    if not tensor.HasField("shape"):
+        raise FewbitsError(
+            "unknown-rank",
+            f"input {name!r} has no shape, not even a number of dimensions",
+            hint="export the model with input shapes",
+        )
+    extents = []
+    for axis, dim in enumerate(tensor.shape.dim):
+        if dim.HasField("dim_value"):
+            extents.append(dim.dim_value)
+        elif dim.dim_param in sizes:
+            extents.append(sizes[dim.dim_param])
+        elif axis == 0:
+            extents.append(1)
+            notes.append(f"batch dimension of input {name!r} set to 1")
+        elif dim.dim_param:
+            raise FewbitsError(
+                "unbound-dimension",
+                f"symbolic dimension {dim.dim_param!r} of input {name!r} has no size",
+                where=f"input {name!r}",
+                hint=f"give it one: --bind {dim.dim_param}=128",
+            )
+        else:
+            raise FewbitsError(
+                "unbound-dimension",
+                f"dimension {axis} of input {name!r} has neither a size nor a name",
+                where=f"input {name!r}",
+                hint="give the whole shape of this input: --shape NAME=1,3,224,224",
+            )
+    return extents
+
+
+def dtype_name(code: int, where: str) -> str:
+    """An ONNX element type as numpy spells it.
+
+    Raises:
+        FewbitsError: ``unsupported-dtype`` for what no run-time value can have.
+    """
+    try:
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(code))
+    except KeyError:
+        dtype = f"number {code}"
+    if dtype not in RUNTIME_DTYPES:
+        names = onnx.TensorProto.DataType
+        known = code in names.values()
+        raise FewbitsError(
+            "unsupported-dtype",
+            f"{where} has element type {names.Name(code).lower() if known else code}",
+            where=where,
+            hint="supported: " + ", ".join(sorted(RUNTIME_DTYPES)),
+        )
+    return dtype
 
 
 def outputs_of(module: ir.IRModule) -> tuple[TensorInfo, ...]:

@@ -9,24 +9,15 @@ are never nested (nested calls are taken apart into helper bindings).
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from typing import Any, TypeAlias, TypeVar
 
-import ml_dtypes
 import numpy as np
 import onnx
 from tvm import ir, relax
 
 from ...errors import FewbitsError
-
-#: No single tensor of a model may need more memory than this.
-LARGEST_TENSOR_BYTES = 2**31
-
-#: dtypes that run-time values may have (Relax and numpy spell them alike).
-RUNTIME_DTYPES = frozenset(
-    "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
-)
+from .limits import RUNTIME_DTYPES, check_extents
 
 T = TypeVar("T")
 
@@ -100,9 +91,7 @@ class Builder:
             arguments = [self.atom(argument, owner) for argument in expression.args]
             return relax.Call(expression.op, arguments, expression.attrs, expression.ty_args)
         if isinstance(expression, relax.TupleGetItem):
-            return relax.TupleGetItem(
-                self.atom(expression.tuple_value, owner), expression.index
-            )
+            return relax.TupleGetItem(self.atom(expression.tuple_value, owner), expression.index)
         return expression
 
 
@@ -307,33 +296,3 @@ def check_size(type_: ir.Type, owner: str) -> None:
             )
         shape = [int(extent) for extent in type_.shape.values]
         check_extents(shape, str(type_.dtype.dtype), owner)
-
-
-def check_extents(shape: Iterable[int], dtype: str, owner: str) -> None:
-    """Refuse a shape with a negative or zero extent or more than `LARGEST_TENSOR_BYTES`.
-
-    Raises:
-        FewbitsError: ``invalid-shape``, ``empty-tensor`` or ``tensor-too-large``.
-    """
-    shape = list(shape)
-    if any(extent < 0 for extent in shape):
-        raise FewbitsError("invalid-shape", f"a tensor of shape {shape}", where=owner)
-    if 0 in shape:
-        raise FewbitsError(
-            "empty-tensor",
-            f"a tensor of shape {shape} has no elements",
-            where=owner,
-            hint="check the input shapes and the dimensions given with --bind",
-        )
-    size = math.prod(shape) * max(1, np.dtype(_numpy_dtype(dtype)).itemsize)
-    if size > LARGEST_TENSOR_BYTES:
-        raise FewbitsError(
-            "tensor-too-large",
-            f"a tensor of shape {shape} and dtype {dtype} needs {size:,} bytes; "
-            f"the limit is {LARGEST_TENSOR_BYTES:,}",
-            where=owner,
-        )
-
-
-def _numpy_dtype(dtype: str) -> Any:
-    return getattr(ml_dtypes, dtype, None) or dtype

@@ -124,10 +124,10 @@ def _thresholded_relu(node: Node) -> Result:
 
 def _shrink(node: Node) -> Result:
     x, bias, threshold = node[0], node.float("bias", 0.0), node.float("lambd", 0.5)
-    low = op.where(op.less(x, node.scalar(-threshold)), op.add(x, node.scalar(bias)), node.scalar(0))
-    return op.where(
-        op.greater(x, node.scalar(threshold)), op.subtract(x, node.scalar(bias)), low
+    low = op.where(
+        op.less(x, node.scalar(-threshold)), op.add(x, node.scalar(bias)), node.scalar(0)
     )
+    return op.where(op.greater(x, node.scalar(threshold)), op.subtract(x, node.scalar(bias)), low)
 
 
 def _softmax_like(function: object, node: Node) -> Result:

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from tvm import relax
 
-from ..node import RUNTIME_DTYPES, Node, Result
+from ..limits import RUNTIME_DTYPES
+from ..node import Node, Result
 
 op = relax.op
 
@@ -94,7 +95,6 @@ def _integer_power(node: Node) -> Result:
 
 def _reciprocal(node: Node) -> Result:
     return op.divide(node.scalar(1.0), node[0])
-
 
 
 def _clip(node: Node) -> Result:

@@ -6,39 +6,54 @@ import numpy as np
 import onnx
 from tvm import relax
 
-from ..node import Known, Node, Result, check_extents
+from ..limits import check_extents
+from ..node import Known, Node, Result
+from .movement import slice_axes
 
 op = relax.op
 
 
-def _indices(node: Node, extents: list[int]) -> relax.Expr:
-    """Input 1, its last axis (or all of it) indexing axes of `extents`, none of it negative.
-
-    Constant indices are checked here. Of run-time ones, negative values count from the end.
-    """
+def _checked(node: Node, extents: list[int]) -> np.ndarray:
+    """Known indices (input 1; its last axis, or all of it, indexes axes of `extents`), none
+    negative. An error for one that is out of range."""
     limit = np.array(extents if len(extents) > 1 else extents[0])
-    value = node.value(1)
-    if isinstance(value, Known):
-        indices = value.array
-        if ((indices < -limit) | (indices >= limit)).any():
-            raise node.error("invalid-node", f"{node.operator}: an index is outside of {extents}")
-        return relax.const(np.where(indices < 0, indices + limit, indices).astype("int64"))
+    indices = node.known(1, "the indices")
+    if ((indices < -limit) | (indices >= limit)).any():
+        raise node.error("invalid-node", f"{node.operator}: an index is outside of {extents}")
+    return np.where(indices < 0, indices + limit, indices).astype("int64")
+
+
+def _indices(node: Node, extents: list[int]) -> relax.Expr:
+    """The indices as an expression; of run-time ones, negative values count from the end."""
+    if isinstance(node.value(1), Known):
+        return relax.const(_checked(node, extents))
     dtype = node.dtype(1)
     if np.dtype(dtype).kind != "i":
         return node[1]
-    return op.where(
-        op.less(node[1], relax.const(0, dtype)),
-        op.add(node[1], relax.const(limit.astype(dtype))),
-        node[1],
-    )
+    limit = np.array(extents if len(extents) > 1 else extents[0], dtype=dtype)
+    below = op.less(node[1], relax.const(0, dtype))
+    return op.where(below, op.add(node[1], relax.const(limit)), node[1])
 
 
 def _gather(node: Node) -> Result:
     """Gather. Run-time indices wrap around, as negative ones must: no index reads elsewhere."""
     axis = node.axis("axis", 0)
-    if node.constant(1) is None:
+    if not isinstance(node.value(1), Known):
         return op.take(node[0], node[1], axis, mode="wrap")
-    return op.take(node[0], _indices(node, [node.shape(0)[axis]]), axis)
+    indices = _checked(node, [node.shape(0)[axis]])
+    steps = set(np.diff(indices.reshape(-1)).tolist())
+    if indices.size and indices.ndim < 2 and len(steps) < 2 and min(steps, default=1) > 0:
+        return _as_slice(node, axis, indices, steps.pop() if steps else 1)
+    return op.take(node[0], relax.const(indices), axis, mode="clip")
+
+
+def _as_slice(node: Node, axis: int, indices: np.ndarray, step: int) -> Result:
+    """Evenly spaced constant indices are a slice, a single scalar one without the axis."""
+    first, last = int(indices.min()), int(indices.max())
+    x = node[0]
+    if indices.size < node.shape(0)[axis]:
+        x = slice_axes(x, [axis], [first], [last + 1], [step])
+    return x if indices.ndim else op.squeeze(x, [axis])
 
 
 def _gather_elements(node: Node) -> Result:

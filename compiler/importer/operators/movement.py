@@ -97,7 +97,10 @@ def _split(node: Node) -> Result | tuple[Result, ...]:
 
 
 def slice_axes(
-    x: relax.Expr, axes: Sequence[int], starts: Sequence[int], stops: Sequence[int],
+    x: relax.Expr,
+    axes: Sequence[int],
+    starts: Sequence[int],
+    stops: Sequence[int],
     steps: Sequence[int],
 ) -> relax.Expr:
     """`strided_slice` with positive steps and bounds within the tensor."""
@@ -123,7 +126,9 @@ def _slice(node: Node) -> Result:
         axis = node.normalize_axis(axis)
         picked = range(shape[axis])[slice(*_bounds(start, end, step, shape[axis]))]
         if not picked:
-            raise node.error("empty-tensor", f"slice {start}:{end}:{step} of {shape[axis]} is empty")
+            raise node.error(
+                "empty-tensor", f"slice {start}:{end}:{step} of {shape[axis]} is empty"
+            )
         if step < 0:
             x = op.flip(x, axis)
             picked = range(shape[axis] - 1 - picked[0], shape[axis] - picked[-1], -step)
@@ -186,7 +191,7 @@ def _pad(node: Node) -> Result:
     x = node.emit(x)
     for axis, amounts in growth.items():
         indices = np.pad(np.arange(static_shape(x)[axis]), amounts, mode=mode)  # type: ignore[arg-type]
-        x = op.take(x, relax.const(indices.astype("int64")), axis)
+        x = op.take(x, relax.const(indices.astype("int64")), axis, mode="clip")
         x = node.emit(x) if axis != list(growth)[-1] else x
     return x
 
@@ -225,7 +230,9 @@ def _space_to_depth(node: Node) -> Result:
         raise node.error("invalid-node", f"an image of {height}x{width}, blocksize {block}")
     split = (n, channels, height // block, block, width // block, block)
     dcr = node.string("mode", "DCR") == "DCR"
-    moved = op.permute_dims(op.reshape(node[0], split), [0, 3, 5, 1, 2, 4] if dcr else [0, 1, 3, 5, 2, 4])
+    moved = op.permute_dims(
+        op.reshape(node[0], split), [0, 3, 5, 1, 2, 4] if dcr else [0, 1, 3, 5, 2, 4]
+    )
     return op.reshape(moved, (n, channels * block**2, height // block, width // block))
 
 

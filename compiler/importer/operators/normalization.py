@@ -69,9 +69,7 @@ def _layer_norm(node: Node) -> Result | tuple[Result, ...]:
     mean = node.emit(op.mean(node[0], axis=axes, keepdims=True))
     centred = node.emit(op.subtract(node[0], mean))
     variance = op.mean(op.multiply(centred, centred), axis=axes, keepdims=True)
-    deviation = op.divide(
-        node.scalar(1.0), op.sqrt(op.add(variance, node.scalar(epsilon)))
-    )
+    deviation = op.divide(node.scalar(1.0), op.sqrt(op.add(variance, node.scalar(epsilon))))
     return normalized, mean, deviation
 
 

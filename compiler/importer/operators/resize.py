@@ -12,7 +12,8 @@ import math
 import numpy as np
 from tvm import relax
 
-from ..node import Node, Result, check_extents, static_shape
+from ..limits import check_extents
+from ..node import Node, Result, static_shape
 
 op = relax.op
 
@@ -101,7 +102,7 @@ def _along(
         outside = (where < 0) | (where > extent - 1)
     if mode == "nearest":
         indices = np.clip(_nearest(node, where), 0, extent - 1).astype("int64")
-        result = op.take(x, relax.const(indices), axis)
+        result = op.take(x, relax.const(indices), axis, mode="clip")
     else:
         matrix = _matrix(node, mode, where, scale, extent)
         matrix[outside] = 0
@@ -138,9 +139,7 @@ def _apply(x: relax.Expr, matrix: np.ndarray, axis: int) -> relax.Expr:
     return op.permute_dims(op.matmul(op.permute_dims(x, order), right), order)
 
 
-def _matrix(
-    node: Node, mode: str, where: np.ndarray, scale: float, extent: int
-) -> np.ndarray:
+def _matrix(node: Node, mode: str, where: np.ndarray, scale: float, extent: int) -> np.ndarray:
     """The weights [out, in] of linear or cubic interpolation; borders repeat the edge."""
     stretch = min(scale, 1.0) if node.int("antialias", 0) else 1.0
     radius = (1.0 if mode == "linear" else 2.0) / stretch
