@@ -1,0 +1,160 @@
+"""What a pass is: an immutable object whose fields are its only options.
+
+    @register_pass
+    @dataclasses.dataclass(frozen=True)
+    class Smooth(Pass):
+        name: ClassVar[str] = "smooth"
+        alpha: float = 0.5
+
+    str(Smooth())                     # "smooth{alpha=0.5}"
+    parse_pass("smooth{alpha=0.7}")   # Smooth(alpha=0.7)
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import pydantic
+import yaml
+
+from ..errors import FewbitsError, nearest
+
+if TYPE_CHECKING:
+    from tvm import ir
+
+    from .calibration import Calibration
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something a user may want to know about what a pass did."""
+
+    pass_name: str
+    layer: str | None
+    message: str
+    data: Mapping[str, Any]
+
+
+@dataclasses.dataclass
+class PassContext:
+    """What passes may use besides the module.
+
+    Attributes:
+        calibration: samples, or None when none were given.
+        seed: of every random choice.
+        notes: what the passes reported, in order.
+    """
+
+    calibration: Calibration | None = None
+    seed: int = 0
+    notes: list[Note] = dataclasses.field(default_factory=list)
+
+    def note(self, pass_name: str, layer: str | None, message: str, **data: Any) -> None:
+        """Report something for the user."""
+        self.notes.append(Note(pass_name, layer, message, data))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass(abc.ABC):
+    """Relax to Relax: a valid module in, a valid module out, the given one untouched."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def apply(self, module: ir.IRModule, context: PassContext) -> ir.IRModule:
+        """The transformed module."""
+
+    def options(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        changed = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                changed[field.name] = list(value) if isinstance(value, tuple) else value
+        return changed
+
+    def __str__(self) -> str:
+        options = self.options()
+        if not options:
+            return self.name
+        # YAML's flow form, so that strings and lists round-trip.
+        texts = (f"{key}={_flow(value)}" for key, value in options.items())
+        return f"{self.name}{{{'; '.join(texts)}}}"
+
+
+_PASSES: dict[str, type[Pass]] = {}
+_P = TypeVar("_P", bound=type[Pass])
+
+
+def register_pass(cls: _P) -> _P:
+    """Class decorator: recipes may name the pass."""
+    _PASSES[cls.name] = cls
+    return cls
+
+
+def pass_names() -> list[str]:
+    """Names of all registered passes."""
+    _load()
+    return sorted(_PASSES)
+
+
+def make_pass(name: str, options: Mapping[str, Any] | None = None) -> Pass:
+    """A pass by name (or text form) with its options checked.
+
+    Raises:
+        FewbitsError: ``unknown-pass``, ``unknown-option``, with the nearest known name.
+    """
+    if options is None and "{" in name:
+        return parse_pass(name)
+    _load()
+    if name not in _PASSES:
+        raise FewbitsError("unknown-pass", f"no pass {name!r}", hint=nearest(name, _PASSES))
+    cls = _PASSES[name]
+    options = dict(options or {})
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in options:
+        if key not in known:
+            raise FewbitsError(
+                "unknown-option",
+                f"pass {name} has no option {key!r}",
+                hint=nearest(str(key), known) if known else "it has no options",
+            )
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(options)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise FewbitsError(
+            "unknown-option", f"pass {name}, option {place}: {first['msg']}", hint=str(cls())
+        ) from error
+
+
+def parse_pass(text: str) -> Pass:
+    """The pass that `str` prints: ``name`` or ``name{option=value; option=value}``."""
+    name, brace, rest = text.strip().partition("{")
+    if not brace:
+        return make_pass(name, {})
+    if not rest.endswith("}"):
+        raise FewbitsError("bad-recipe", f"no closing brace in {text!r}")
+    options = {}
+    for piece in filter(None, (part.strip() for part in rest[:-1].split(";"))):
+        key, equals, value = piece.partition("=")
+        if not equals:
+            raise FewbitsError("bad-recipe", f"{piece!r} is not option=value", where=text)
+        try:
+            options[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise FewbitsError("bad-recipe", f"cannot read {value!r}", where=text) from error
+    return make_pass(name, options)
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
+
+
+def _load() -> None:
+    """Import the passes, which registers them."""
+    from . import catalogue  # noqa: F401

@@ -1,0 +1,123 @@
+"""The `quantize` pass: post-training quantization of weights and activations into QDQ form."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from tvm import ir
+
+from ...errors import FewbitsError
+from ...formats.affine import AffineFormat, AffineParameters
+from ..base import Pass, PassContext, register_pass
+from ..observers import make_observer
+from ..rewrite import Rewriter, operator_of
+from .insert import insert_qdq
+from .operators import ANCHORS
+from .plan import Plan, make_plan
+
+
+@register_pass
+@dataclasses.dataclass(frozen=True)
+class Quantize(Pass):
+    """int8 weights and activations, ranges from calibration data.
+
+    Attributes:
+        activation_observer: minmax, moving, percentile, mse or entropy.
+        percentile: for the percentile observer, the share of values inside the range, in percent.
+        weight_observer: minmax or mse.
+        strategy: ``channel`` for one weight scale per output channel, ``tensor`` for one in all.
+        symmetric: zero points of activations are 0.
+        ignore: layers that stay float, by name, wildcard, ``re:`` pattern or operator.
+    """
+
+    name: ClassVar[str] = "quantize"
+
+    activation_observer: str = "minmax"
+    percentile: float = 99.99
+    weight_observer: str = "minmax"
+    strategy: str = "channel"
+    symmetric: bool = False
+    ignore: tuple[str, ...] = ()
+
+    def apply(self, module: ir.IRModule, context: PassContext) -> ir.IRModule:
+        """The module in QDQ form; a module that already is in QDQ form keeps its own scales.
+
+        Raises:
+            FewbitsError: ``no-calibration``, ``unknown-option``.
+        """
+        self._check()
+        if is_qdq(module):
+            context.note(self.name, None, "the model brings its own scales; they are kept")
+            return module
+        plan = make_plan(module, self.ignore)
+        for layer, reason in plan.floats.items():
+            context.note(self.name, layer, f"stays float: {reason}")
+        parameters = self._parameters(module, plan, context)
+        weights = AffineFormat(8, symmetric=True, narrow=True)
+        return insert_qdq(
+            module, plan, parameters, weights, self.strategy == "channel", self.weight_observer
+        )
+
+    def _check(self) -> None:
+        choices = {
+            "strategy": (self.strategy, ("channel", "tensor")),
+            "weight_observer": (self.weight_observer, ("minmax", "mse")),
+        }
+        for option, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise FewbitsError(
+                    "unknown-option",
+                    f"quantize has no {option} {value!r}",
+                    hint=f"choose one of: {', '.join(allowed)}",
+                )
+        if not 50.0 < self.percentile <= 100.0:
+            raise FewbitsError(
+                "unknown-option",
+                f"percentile {self.percentile} is not between 50 and 100",
+                hint="99.99 is a usual choice",
+            )
+        make_observer(self.activation_observer)
+
+    def _parameters(
+        self, module: ir.IRModule, plan: Plan, context: PassContext
+    ) -> dict[str, AffineParameters]:
+        """Scale and zero point of every value to quantize."""
+        grid = AffineFormat(8, symmetric=self.symmetric)
+        observed = [
+            name
+            for group, names in plan.observed.items()
+            if group not in plan.fixed
+            for name in names
+        ]
+        if observed and context.calibration is None:
+            raise FewbitsError(
+                "no-calibration",
+                "quantizing activations needs sample inputs",
+                hint="give --calibration data.npz (keys are input names), a folder of .npy/.npz, "
+                "or --calibration random to try things out",
+            )
+        observers = {}
+        if context.calibration is not None:
+            observers = context.calibration.observe(
+                module, observed, lambda: make_observer(self.activation_observer, self.percentile)
+            )
+        chosen: dict[str, AffineParameters] = {}
+        for group, names in plan.observed.items():
+            if group in plan.fixed:
+                low, high = plan.fixed[group]
+            else:
+                ranges = [observers[name].range(grid) for name in names]
+                low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+            chosen[group] = grid.parameters(low, high)
+        return {name: chosen[plan.group[name]] for name in plan.quantized}
+
+
+def is_qdq(module: ir.IRModule) -> bool:
+    """Whether some activation of the module is quantized already."""
+    return any(operator_of(value) == "relax.quantize" for _, value in Rewriter(module).bindings)
+
+
+def quantizable_layers(module: ir.IRModule) -> list[str]:
+    """Names of the multiply-accumulate layers, in order: what sensitivity analysis ranks."""
+    return [var.name for var, value in Rewriter(module).bindings if operator_of(value) in ANCHORS]
