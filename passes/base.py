@@ -1,13 +1,13 @@
 """What a pass is: an immutable object whose fields are its only options.
 
-    @register_pass
-    @dataclasses.dataclass(frozen=True)
-    class Smooth(Pass):
-        name: ClassVar[str] = "smooth"
-        alpha: float = 0.5
+@register_pass
+@dataclasses.dataclass(frozen=True)
+class Smooth(Pass):
+    name: ClassVar[str] = "smooth"
+    alpha: float = 0.5
 
-    str(Smooth())                     # "smooth{alpha=0.5}"
-    parse_pass("smooth{alpha=0.7}")   # Smooth(alpha=0.7)
+str(Smooth())                     # "smooth{alpha=0.5}"
+parse_pass("smooth{alpha=0.7}")   # Smooth(alpha=0.7)
 """
 
 from __future__ import annotations

@@ -40,22 +40,16 @@ class Rewriter:
         self.attributes: dict[str, Any] = dict(self.function.attrs or {})
         self._map: dict[relax.Var, relax.Expr] = {}
         self._emitted: list[tuple[relax.Var, relax.Expr]] = []
-        self._names = {p.name for p in self.parameters}
-        self._reserved = {var.name for var, _ in self.bindings}
         self._builder = relax.BlockBuilder()
 
     def emit(self, value: relax.Expr, name: str) -> relax.Var:
         """Bind a new expression (its variables are new ones) to a variable of that name.
 
-        A name that is taken gets a suffix ``:2``, ``:3`` ...
+        Where several bindings that survive `finish` want the same name, the last keeps it and the
+        others get a suffix ``:2``, ``:3`` ...
         """
-        unique, count = name, 1
-        while unique in self._names:
-            count += 1
-            unique = f"{name}:{count}"
-        self._names.add(unique)
         value = self._builder.normalize(value)
-        var = relax.DataflowVar(unique, value.ty)
+        var = relax.DataflowVar(name, value.ty)
         self._emitted.append((var, value))
         return var
 
@@ -103,7 +97,19 @@ class Rewriter:
             if var in live:
                 kept.append((var, value))
                 live.update(variables(value))
-        return assemble(self.parameters, list(reversed(kept)), new, self.attributes)
+        taken = {parameter.name for parameter in self.parameters}
+        names = {var: _unique(var.name, taken) for var, _ in kept}
+        return assemble(self.parameters, list(reversed(kept)), new, self.attributes, names)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """The name, with a suffix where it is taken; it is taken from then on."""
+    unique, count = name, 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}:{count}"
+    taken.add(unique)
+    return unique
 
 
 def assemble(
@@ -111,8 +117,13 @@ def assemble(
     bindings: Iterable[tuple[relax.Var, relax.Expr]],
     result: relax.Expr,
     attributes: dict[str, Any],
+    names: dict[relax.Var, str] | None = None,
 ) -> ir.IRModule:
-    """A module whose ``main`` has these bindings in one dataflow block."""
+    """A module whose ``main`` has these bindings in one dataflow block.
+
+    `names` renames variables.
+    """
+    names = names or {}
     builder = relax.BlockBuilder()
     results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
     escaping = {v for v in results if isinstance(v, relax.DataflowVar)}
@@ -136,7 +147,7 @@ def assemble(
                 value = builder.normalize(new(value))
                 # What leaves the dataflow block must be an ordinary variable.
                 kind = relax.Var if var in escaping else relax.DataflowVar
-                renamed[var] = kind(var.name, value.ty)
+                renamed[var] = kind(names.get(var, var.name), value.ty)
                 builder.emit_normalized(relax.VarBinding(renamed[var], value))
         final = new(result)
         builder.emit_func_output(final)

@@ -46,6 +46,14 @@ class Requantization:
     shift: int
 
 
+def requantization_shift(factor: np.ndarray) -> int:
+    """How far to shift accumulators left so that every factor is at most 1/64."""
+    shift = 0
+    while math.ldexp(float(np.max(factor)), -shift) > LARGEST_FACTOR:
+        shift += 1
+    return shift
+
+
 def requantization(
     factor: np.ndarray,
     offset: np.ndarray,
@@ -67,9 +75,7 @@ def requantization(
             may occur.
     """
     factor = np.asarray(factor, np.float64)
-    shift = 0
-    while math.ldexp(float(factor.max()), -shift) > LARGEST_FACTOR:
-        shift += 1
+    shift = requantization_shift(factor)
     multiplier = np.rint(np.ldexp(factor, 32 - shift))
     if (multiplier < 1).any():
         raise FewbitsError(

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from tvm import ir, relax
 
-from ...ops.integer.arithmetic import requantization
+from ...ops.integer.arithmetic import requantization, requantization_shift
 from ..rewrite import constant
 from .context import Codes, Context, Target, Weights
 
@@ -39,8 +39,10 @@ def _fold(
     channels = len(weights)
     factor = data.scale * scale / target.scale
     offset = bias / target.scale  # in output steps
-    coarse = np.maximum(factor, SMALLEST_FACTOR)
-    coarse = np.maximum(coarse, np.abs(offset) / LARGEST_OFFSET)
+    # Both limits are on the accumulator as requantization shifts it.
+    unit = 2.0 ** requantization_shift(factor)
+    coarse = np.maximum(factor, SMALLEST_FACTOR * unit)
+    coarse = np.maximum(coarse, np.abs(offset) / LARGEST_OFFSET * unit)
     ratio = (factor / coarse).reshape(-1, *[1] * (weights.ndim - 1))
     weights = np.where(ratio < 1.0, np.rint(weights * ratio), weights).astype(np.int64)
     rows = weights.reshape(channels, -1)

@@ -64,6 +64,7 @@ class Context:
 
     def __init__(self, module: ir.IRModule) -> None:
         self.rewriter = Rewriter(module)
+        self.names = {var.name for var, _ in self.rewriter.bindings}
 
     def definition(self, expression: relax.Expr) -> relax.Expr:
         """The expression that a variable is bound to; anything else is itself."""
@@ -140,8 +141,13 @@ class Context:
             expression = call.args[0]
 
     def name(self, expression: relax.Expr) -> str:
-        """The name of the variable that an expression is, for naming what replaces it."""
-        return expression.name if isinstance(expression, relax.Var) else "value"
+        """The layer's name of a variable, for naming what replaces it.
+
+        The helper bindings of an ONNX node are called ``node:1``, ``node:2``; its result ``node``.
+        """
+        name = expression.name if isinstance(expression, relax.Var) else "value"
+        stem, colon, suffix = name.rpartition(":")
+        return stem if colon and suffix.isdigit() and stem in self.names else name
 
     def emit(
         self, operator: str, arguments: list[relax.Expr], name: str, target: Target, **attrs: Any

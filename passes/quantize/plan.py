@@ -71,6 +71,10 @@ def _is_float(expression: relax.Expr) -> bool:
     return isinstance(expression.ty, relax.TensorType) and expression.ty.dtype == "float32"
 
 
+def _same_shape(a: Var, b: Var) -> bool:
+    return [int(d) for d in a.ty.shape.values] == [int(d) for d in b.ty.shape.values]
+
+
 class _Graph:
     """The module's bindings with their users and elementwise sources."""
 
@@ -110,7 +114,7 @@ class _Graph:
             roots = {source.get(v, v) for v in _variables(value)}
             if len(roots) == 1:
                 root = roots.pop()
-                if ir.structural_equal(root.ty, var.ty):
+                if _same_shape(root, var):
                     source[var] = root
         return source
 
@@ -125,7 +129,7 @@ class _Graph:
             return None
         call = self.value[user]
         constants = [a for a in call.args if isinstance(a, ir.GenericConst)]
-        same = ir.structural_equal(user.ty, var.ty)
+        same = _same_shape(user, var)
         return user if len(constants) == 1 and same and _is_channel(constants[0], var) else None
 
     def clamp_of(self, var: Var) -> Var | None:
@@ -163,10 +167,11 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
     floats: dict[str, str] = {}
     anchors: dict[Var, Var] = {}
     supported: dict[Var, list[Var]] = {}  # last value of a layer → its float operands
+    absorbed: set[Var] = set()  # biases and clamps that belong to an earlier layer
 
     for var, value in graph.bindings:
         operator = _operator(value)
-        if operator is None or not _is_float(var):
+        if operator is None or not _is_float(var) or var in absorbed:
             continue
         assert isinstance(value, relax.Call)
         reason = _unsupported(operator, value, var)
@@ -179,10 +184,12 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
         last = var
         if operator in ANCHORS and (bias := graph.bias_of(last)) is not None:
             inner.add(last)
+            absorbed.add(bias)
             last = bias
         clamped = operator in ANCHORS | ARITHMETIC and var not in graph.source
         if clamped and (clamp := graph.clamp_of(last)) is not None:
             inner.add(last)
+            absorbed.add(clamp)
             last = clamp
         if operator in ANCHORS:
             anchors[var] = last
