@@ -1,0 +1,173 @@
+/* Convolution, NHWC, any kernel, stride, dilation, padding and grouping.
+ *
+ * Pixels are taken in blocks. For each block the inputs under the kernel are gathered into scratch
+ * memory in the order its inner product wants ("patches"), then multiplied with all the weights.
+ * A block reads all its inputs before it writes its first output, so output and input may overlap.
+ *
+ * A patch is made of runs, one per kernel row: kw * channels bytes that lie together in the image.
+ * Where a run sticks out of the image, or its taps are apart (dilation, groups), it is put together
+ * in spare memory first.
+ *
+ *     image row y      . . [ c c c | c c c | c c c ] . .        run of a 3-wide kernel
+ *     image row y+1    . . [ c c c | c c c | c c c ] . .        next run
+ *
+ * Inner products:
+ *     fb_conv2d_quads    gemm.h       any core
+ *     fb_conv2d_pairs    gemm_dsp.h   cores with SMLAD
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef FB_CONV_H
+#define FB_CONV_H
+
+#include "gemm.h"
+
+typedef struct {
+    int32_t in_h, in_w, in_c;
+    int32_t out_h, out_w;
+    int32_t kh, kw;
+    int32_t stride_y, stride_x, top, left, dilation_y, dilation_x;
+    int32_t channels; /* input channels that one output sees */
+    int32_t zero;     /* what padding holds */
+} fb_conv_shape;
+
+/* The run at row y, column x, in `spare`, with zeros where the image is not. */
+FB_NOINLINE void fb_conv_build_run(const fb_conv_shape *shape, const int8_t *image, int8_t *spare,
+                                   int32_t y, int32_t x) {
+    const int32_t channels = shape->channels;
+    const int8_t *row = image + y * shape->in_w * shape->in_c;
+    const int outside = y < 0 || y >= shape->in_h;
+    for (int32_t tap = 0; tap < shape->kw; tap++, x += shape->dilation_x) {
+        if (outside || x < 0 || x >= shape->in_w) {
+            for (int32_t c = 0; c < channels; c++) {
+                FB_NO_LIBCALL();
+                *spare++ = (int8_t)shape->zero;
+            }
+        } else {
+            const int8_t *pixel = row + x * shape->in_c;
+            for (int32_t c = 0; c < channels; c++) {
+                FB_NO_LIBCALL();
+                *spare++ = pixel[c];
+            }
+        }
+    }
+}
+
+/* Whether a run lies in the image as it is, given that it is inside. */
+FB_INLINE int fb_conv_runs_together(const fb_conv_shape *shape) {
+    return shape->kw == 1 || (shape->dilation_x == 1 && shape->channels == shape->in_c);
+}
+
+/* Where the first run of an output pixel starts. */
+typedef struct {
+    int32_t x, y; /* column and row in the image, perhaps outside */
+} fb_conv_place;
+
+FB_INLINE int fb_conv_is_inside(const fb_conv_shape *shape, fb_conv_place place) {
+    const int32_t width = (shape->kw - 1) * shape->dilation_x + 1;
+    const int32_t height = (shape->kh - 1) * shape->dilation_y + 1;
+    return place.x >= 0 && place.x + width <= shape->in_w && place.y >= 0 &&
+           place.y + height <= shape->in_h;
+}
+
+FB_INLINE const int8_t *fb_conv_run(const fb_conv_shape *shape, const int8_t *image, int8_t *spare,
+                                    fb_conv_place place, int32_t tap_y) {
+    const int32_t y = place.y + tap_y * shape->dilation_y;
+    const int32_t width = (shape->kw - 1) * shape->dilation_x + 1;
+    if (fb_conv_runs_together(shape) && y >= 0 && y < shape->in_h && place.x >= 0 &&
+        place.x + width <= shape->in_w)
+        return image + (y * shape->in_w + place.x) * shape->in_c;
+    fb_conv_build_run(shape, image, spare, y, place.x);
+    return spare;
+}
+
+/* The next output pixel in row-major order. */
+FB_INLINE fb_conv_place fb_conv_next(const fb_conv_shape *shape, fb_conv_place place) {
+    place.x += shape->stride_x;
+    if (place.x == shape->out_w * shape->stride_x - shape->left) {
+        place.x = -shape->left;
+        place.y += shape->stride_y;
+    }
+    return place;
+}
+
+/* Interleaves one run of each pixel; `pixels` is a literal. */
+FB_INLINE int8_t *fb_quads_interleave(int8_t *acts, const int8_t *const *runs, int32_t length,
+                                      int32_t pixels) {
+    for (int32_t i = 0; i < length; i++) {
+        FB_NO_LIBCALL();
+        _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) *acts++ = runs[p][i];
+    }
+    return acts;
+}
+
+/* One block of `pixels` output pixels (a literal), the first at `place`. Returns the next place. */
+FB_INLINE fb_conv_place fb_conv_quads_block(const fb_conv_shape *shape, const fb_gemm *gemm,
+                                            const int8_t *image, int8_t *output, int8_t *acts,
+                                            int8_t *spare, fb_conv_place place, int32_t pixels) {
+    const int32_t length = shape->kw * shape->channels;
+    fb_conv_place places[FB_QUADS_PIXELS];
+    const int8_t *runs[FB_QUADS_PIXELS];
+    int8_t *next = acts;
+    int inside = fb_conv_runs_together(shape);
+    _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
+        places[p] = place;
+        inside = inside && fb_conv_is_inside(shape, place);
+        place = fb_conv_next(shape, place);
+    }
+    _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
+        if (inside) runs[p] = image + (places[p].y * shape->in_w + places[p].x) * shape->in_c;
+    }
+    for (int32_t tap_y = 0; tap_y < shape->kh; tap_y++) {
+        _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
+            if (!inside)
+                runs[p] = fb_conv_run(shape, image, spare + p * length, places[p], tap_y);
+        }
+        next = fb_quads_interleave(next, runs, length, pixels);
+        _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
+            if (inside) runs[p] += shape->dilation_y * shape->in_w * shape->in_c;
+        }
+    }
+    if (pixels == 1)
+        fb_quads_one(gemm, acts, output);
+    else
+        fb_quads_many(gemm, acts, output);
+    return place;
+}
+
+/* weights [groups][ceil(O/4)][K][4], table [groups][O][2] with O = out_c / groups.
+ * scratch: FB_QUADS_PIXELS * (K + kw * I), the second term only where runs are built. */
+FB_INLINE void fb_conv2d_quads(const int8_t *input, int8_t *output, const int8_t *weights,
+                               const int32_t *table, void *scratch, int32_t batch, int32_t in_h,
+                               int32_t in_w, int32_t in_c, int32_t out_h, int32_t out_w,
+                               int32_t out_c, int32_t kh, int32_t kw, int32_t stride_y,
+                               int32_t stride_x, int32_t top, int32_t left, int32_t dilation_y,
+                               int32_t dilation_x, int32_t groups, int32_t zero, int32_t shift,
+                               int32_t lo, int32_t hi) {
+    const int32_t channels = in_c / groups, outputs = out_c / groups;
+    const int32_t depth = kh * kw * channels, pixels = out_h * out_w;
+    const fb_conv_shape shape = {in_h, in_w, in_c,     out_h,      out_w,      kh,      kw,  stride_y,
+                                 stride_x, top, left, dilation_y, dilation_x, channels, zero};
+    int8_t *const acts = (int8_t *)scratch;
+    int8_t *const spare = acts + FB_QUADS_PIXELS * depth;
+    for (int32_t n = 0; n < batch; n++) {
+        for (int32_t group = 0; group < groups; group++) {
+            const fb_gemm gemm = {weights + group * ((outputs + 3) / 4) * 4 * depth,
+                                  table + group * outputs * 2,
+                                  depth, outputs, out_c, shift, lo, hi};
+            const int8_t *const image = input + group * channels;
+            int8_t *out = output + group * outputs;
+            fb_conv_place place = {-left, -top};
+            int32_t rest = pixels;
+            for (; rest >= FB_QUADS_PIXELS; rest -= FB_QUADS_PIXELS, out += FB_QUADS_PIXELS * out_c)
+                place = fb_conv_quads_block(&shape, &gemm, image, out, acts, spare, place,
+                                            FB_QUADS_PIXELS);
+            for (; rest > 0; rest--, out += out_c)
+                place = fb_conv_quads_block(&shape, &gemm, image, out, acts, spare, place, 1);
+        }
+        input += in_h * in_w * in_c;
+        output += pixels * out_c;
+    }
+}
+
+#endif
