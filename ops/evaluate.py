@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 
 from ..errors import FewbitsError
 from . import integer, meanings  # noqa: F401  (they register the operators)
@@ -109,6 +109,8 @@ class Evaluator:
             return self._constants[expression]
         if isinstance(expression, relax.ShapeExpr):
             return tuple(int(value) for value in expression.values)
+        if isinstance(expression, tirx.IntImm | tirx.FloatImm):
+            return expression.value
         if isinstance(expression, relax.Tuple):
             return tuple(self._value(field, environment) for field in expression.fields)
         if isinstance(expression, relax.TupleGetItem):
