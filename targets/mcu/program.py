@@ -12,7 +12,19 @@ from typing import Literal
 
 import numpy as np
 
-DTYPE_BYTES = {"int8": 1, "uint8": 1, "bool": 1, "int16": 2, "int32": 4, "float32": 4, "int64": 8}
+DTYPE_BYTES = {
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "float32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float64": 8,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +87,9 @@ class KernelCall:
             `overlap`, not at a larger one (a depthwise convolution in place: it finishes one
             channel before it reads the next, and its output falls on that channel's own bytes).
         macs: multiply-accumulates on real data (padding not counted), for reports.
-        source: C text of a function generated for this call alone (TIR route), or None.
+        source: C text of a function generated for this call (TIR route), or None. Calls with equal
+            `function` have equal `source`, which is printed once.
+        includes: kernel headers that `source` needs, in order.
         note: why this call is slower or less exact than a user would expect (a float island, a
             generic kernel), or None.
     """
@@ -92,6 +106,7 @@ class KernelCall:
     overlap_exact: bool = False
     macs: int = 0
     source: str | None = None
+    includes: tuple[str, ...] = ()
     note: str | None = None
 
 
