@@ -51,6 +51,7 @@ from .operators import (
     reduction,
     resize,
 )
+from .signed import sign_codes
 
 Converter = Callable[[Node], "Result | tuple[Result, ...]"]
 
@@ -117,8 +118,9 @@ def convert(
         if isinstance(value, Known):
             notes.append(f"output {output.name!r} does not depend on the inputs")
             name = builder.unique(output.name)
-            value = builder.bind(relax.const(value.array), name, output.name)
+            value = builder.bind(value.expr, name, output.name)
         outputs.append(value)
+    outputs = sign_codes(builder, outputs)
     names = {
         "input_names": [parameter.name for parameter in parameters],
         "output_names": [output.name for output in graph.output],

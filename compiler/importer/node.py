@@ -38,8 +38,14 @@ class Known:
     def expr(self) -> relax.Expr:
         """The value as a Relax constant (always the same object)."""
         if self._expr is None:
-            self._expr = relax.const(np.ascontiguousarray(self.array).reshape(self.array.shape))
+            self._expr = constant(self.array)
         return self._expr
+
+
+def constant(array: np.ndarray) -> relax.Expr:
+    """A Relax constant of exactly the array's dtype (`relax.const` alone narrows int64)."""
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)
+    return relax.const(contiguous, str(array.dtype))
 
 
 Value: TypeAlias = "relax.Var | Known"
@@ -195,7 +201,7 @@ class Node:
         return value.array if isinstance(value, Known) else None
 
     def known(self, index: int, meaning: str) -> np.ndarray:
-        """Input `index`, which must be known at import. `meaning` says what it is, for the error."""
+        """Input `index`, which must be known at import; `meaning` is what errors call it."""
         value = self.value(index)
         if not isinstance(value, Known):
             raise self.error(

@@ -6,7 +6,7 @@ import math
 
 from tvm import relax
 
-from ..node import Node, Result
+from ..node import Node, Result, constant
 
 op = relax.op
 
@@ -29,7 +29,7 @@ def _prelu(node: Node) -> Result:
             flat = slope.reshape(-1)
             if flat.size != shape[1]:
                 flat = flat.repeat(shape[1])
-            return op.nn.prelu(node[0], relax.const(flat), axis=1)
+            return op.nn.prelu(node[0], constant(flat), axis=1)
     x = node[0]
     return op.where(op.less(x, node.scalar(0)), op.multiply(x, node[1]), x)
 
@@ -91,19 +91,18 @@ def _celu(node: Node) -> Result:
     return _exponential_below_zero(node, alpha, 1.0, 1.0 / alpha)
 
 
-def _softplus_of(node: Node) -> relax.Expr:
-    """``max(x, 0) + log(1 + exp(-|x|))``: no overflow for any x."""
-    x = node[0]
-    tail = op.log(op.add(op.exp(op.negative(op.abs(x))), node.scalar(1.0)))
-    return op.add(op.nn.relu(x), tail)
-
-
 def _softplus(node: Node) -> Result:
-    return _softplus_of(node)
+    return op.nn.softplus(node[0])
 
 
 def _mish(node: Node) -> Result:
-    return op.multiply(node[0], op.tanh(_softplus_of(node)))
+    """``x * tanh(log(1 + n))`` with ``n = exp(x)``, which is ``x * m / (m + 2)``, ``m = n(n + 2)``.
+
+    The second form keeps its precision where n is small; above 20 the quotient is 1.
+    """
+    n = node.emit(op.exp(op.minimum(node[0], node.scalar(20.0))))
+    m = node.emit(op.multiply(n, op.add(n, node.scalar(2.0))))
+    return op.multiply(node[0], op.divide(m, op.add(m, node.scalar(2.0))))
 
 
 def _softsign(node: Node) -> Result:

@@ -6,7 +6,7 @@ import dataclasses
 
 from tvm import relax
 
-from ..node import Node, Result
+from ..node import Node, Result, constant
 from .windows import Windows, windows_of
 
 op = relax.op
@@ -46,7 +46,7 @@ def with_bias(node: Node, result: relax.Expr, index: int = 2) -> relax.Expr:
     shape = (1, -1, *(1,) * (node.rank() - 2))
     bias = node.constant(index)
     if bias is not None:
-        return op.add(result, relax.const(bias.reshape(shape)))
+        return op.add(result, constant(bias.reshape(shape)))
     channels = node.shape(index)[0]
     return op.add(result, op.reshape(node[index], (1, channels, *shape[2:])))
 

@@ -42,23 +42,27 @@ def _mean(node: Node) -> Result:
 
 
 def _divide(node: Node) -> Result:
-    if np.dtype(node.dtype()).kind == "f":
-        return op.divide(node[0], node[1])
-    # Integer division truncates towards zero in ONNX. There is no such operator in Relax, and
-    # float64 holds quotients of 32-bit integers exactly; 64-bit ones are refused.
-    if np.dtype(node.dtype()).itemsize > 4:
-        raise node.refuse("64-bit integer division at run time")
-    wide = [op.astype(node[i], "float64") for i in (0, 1)]
-    return op.astype(op.trunc(op.divide(*wide)), node.dtype())
+    """Division; of integers it truncates towards zero, while Relax's rounds down."""
+    kind = np.dtype(node.dtype()).kind
+    if kind == "i":
+        sign = op.multiply(op.sign(node[0]), op.sign(node[1]))
+        return op.multiply(sign, op.floor_divide(op.abs(node[0]), op.abs(node[1])))
+    if kind == "u":
+        return op.floor_divide(node[0], node[1])
+    return op.divide(node[0], node[1])
 
 
 def _modulo(node: Node) -> Result:
-    # `fmod` has the dividend's sign (C), the other the divisor's (Python).
+    """Remainder with the dividend's sign (`fmod`, as in C) or the divisor's (as in Python)."""
+    x, y = node[0], node[1]
     if node.int("fmod", 0):
-        return op.mod(node[0], node[1])
-    if np.dtype(node.dtype()).kind == "f":
-        raise node.refuse("a floating-point remainder with fmod=0")
-    return op.floor_mod(node[0], node[1])
+        return op.mod(x, y)
+    if np.dtype(node.dtype()).kind in "iu":
+        return op.floor_mod(x, y)
+    remainder, zero = node.emit(op.mod(x, y)), node.scalar(0.0)
+    differ = op.not_equal(op.less(remainder, zero), op.less(y, zero))
+    wrong = op.logical_and(op.not_equal(remainder, zero), differ)
+    return op.where(wrong, op.add(remainder, y), remainder)
 
 
 def _power(node: Node) -> Result:
@@ -98,23 +102,17 @@ def _reciprocal(node: Node) -> Result:
 
 
 def _clip(node: Node) -> Result:
-    """Clip with bounds as attributes (opset 6) or inputs; missing bounds are left out."""
+    """Clip; bounds that are not given are left out."""
     x = node[0]
-    lower = upper = None
-    if node.opset < 11:
-        lower = node.float("min", 0.0) if node.has_attribute("min") else None
-        upper = node.float("max", 0.0) if node.has_attribute("max") else None
-    else:
-        bounds = [node.constant(i) if node.has(i) else None for i in (1, 2)]
-        if any(node.has(i) and bounds[i - 1] is None for i in (1, 2)):
-            # Bounds computed at run time.
-            x = op.maximum(x, node[1]) if node.has(1) else x
-            return op.minimum(x, node[2]) if node.has(2) else x
-        lower, upper = (None if b is None else b.reshape(()).item() for b in bounds)
+    bounds = [node.constant(i) if node.has(i) else None for i in (1, 2)]
+    if any(node.has(i) and bounds[i - 1] is None for i in (1, 2)):
+        x = op.maximum(x, node[1]) if node.has(1) else x
+        return op.minimum(x, node[2]) if node.has(2) else x
+    lower, upper = (None if b is None else b.reshape(()).item() for b in bounds)
     dtype = np.dtype(node.dtype())
-    if lower is not None and upper is not None and lower <= upper and dtype.kind == "f":
-        if np.isfinite(lower) and np.isfinite(upper):
-            return op.clip(x, float(lower), float(upper))
+    bounded = None not in (lower, upper) and bool(np.isfinite([lower, upper]).all())
+    if bounded and lower <= upper and dtype.kind == "f":
+        return op.clip(x, float(lower), float(upper))
     if lower == 0 and upper is None and dtype.kind == "f":
         return op.nn.relu(x)
     # In this order an upper bound below the lower one wins, as ONNX has it.

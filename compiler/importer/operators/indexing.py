@@ -7,7 +7,7 @@ import onnx
 from tvm import relax
 
 from ..limits import check_extents
-from ..node import Known, Node, Result
+from ..node import Known, Node, Result, constant
 from .movement import slice_axes
 
 op = relax.op
@@ -26,13 +26,14 @@ def _checked(node: Node, extents: list[int]) -> np.ndarray:
 def _indices(node: Node, extents: list[int]) -> relax.Expr:
     """The indices as an expression; of run-time ones, negative values count from the end."""
     if isinstance(node.value(1), Known):
-        return relax.const(_checked(node, extents))
-    dtype = node.dtype(1)
-    if np.dtype(dtype).kind != "i":
-        return node[1]
-    limit = np.array(extents if len(extents) > 1 else extents[0], dtype=dtype)
-    below = op.less(node[1], relax.const(0, dtype))
-    return op.where(below, op.add(node[1], relax.const(limit)), node[1])
+        return constant(_checked(node, extents))
+    indices = op.astype(node[1], "int64") if node.dtype(1) != "int64" else node[1]
+    if np.dtype(node.dtype(1)).kind == "u":
+        return indices
+    limit = constant(np.array(extents if len(extents) > 1 else extents[0], "int64"))
+    indices = node.emit(indices)
+    below = op.less(indices, relax.const(0, "int64"))
+    return op.where(below, op.add(indices, limit), indices)
 
 
 def _gather(node: Node) -> Result:
@@ -44,7 +45,7 @@ def _gather(node: Node) -> Result:
     steps = set(np.diff(indices.reshape(-1)).tolist())
     if indices.size and indices.ndim < 2 and len(steps) < 2 and min(steps, default=1) > 0:
         return _as_slice(node, axis, indices, steps.pop() if steps else 1)
-    return op.take(node[0], relax.const(indices), axis, mode="clip")
+    return op.take(node[0], constant(indices), axis, mode="clip")
 
 
 def _as_slice(node: Node, axis: int, indices: np.ndarray, step: int) -> Result:

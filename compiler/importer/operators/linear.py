@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tvm import relax
 
-from ..node import Node, Result
+from ..node import Node, Result, constant
 
 op = relax.op
 
@@ -25,7 +25,7 @@ def _operand(node: Node, index: int, transpose: bool, factor: float) -> tuple[re
     if not transpose and factor == 1.0:
         return node[index], 1.0
     array = np.ascontiguousarray(array.T) if transpose else array
-    return relax.const((array * factor).astype(array.dtype)), 1.0
+    return constant((array * factor).astype(array.dtype)), 1.0
 
 
 def _gemm(node: Node) -> Result:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from tvm import relax
 
-from ..node import Node, Result, static_shape
+from ..node import Node, Result, constant, static_shape
 
 op = relax.op
 
@@ -70,9 +70,10 @@ def _unsqueeze(node: Node) -> Result:
 
 def _concat(node: Node) -> Result:
     axis = node.axis("axis", 0)
-    if len(node.inputs) == 1:
-        return node[0]
-    return op.concat(node.expressions(), axis)
+    parts = [i for i in range(len(node.inputs)) if 0 not in node.shape(i)]
+    if len(parts) == 1:
+        return node[parts[0]]
+    return op.concat([node[i] for i in parts], axis)
 
 
 def _split(node: Node) -> Result | tuple[Result, ...]:
@@ -86,13 +87,17 @@ def _split(node: Node) -> Result | tuple[Result, ...]:
         count = node.int("num_outputs", count)
         size = -(-extent // count) if count > 0 else 0
         sizes = [min(size, extent - start) for start in range(0, extent, max(size, 1))]
-    if sum(sizes) != extent or any(size <= 0 for size in sizes) or len(sizes) < node.output_count:
+    if sum(sizes) != extent or min(sizes) < 0 or len(sizes) < node.output_count:
         raise node.error("invalid-node", f"cannot split {extent} into {sizes}")
-    if len(sizes) == 1:
-        return node[0]
+    if extent in sizes:
+        # One piece is everything, the others are empty.
+        shape = list(node.shape(0))
+        shape[axis] = 0
+        empty = np.empty(shape, node.dtype())
+        return tuple(node[0] if size else empty for size in sizes)
+    if 0 in sizes:
+        raise node.refuse("a split into three or more pieces, some of them empty")
     pieces = node.emit(op.split(node[0], np.cumsum(sizes)[:-1].tolist(), axis))
-    if node.output_count == 1:
-        return relax.TupleGetItem(pieces, 0)
     return tuple(relax.TupleGetItem(pieces, i) for i in range(node.output_count))
 
 
@@ -126,9 +131,7 @@ def _slice(node: Node) -> Result:
         axis = node.normalize_axis(axis)
         picked = range(shape[axis])[slice(*_bounds(start, end, step, shape[axis]))]
         if not picked:
-            raise node.error(
-                "empty-tensor", f"slice {start}:{end}:{step} of {shape[axis]} is empty"
-            )
+            return np.empty([0 if a == axis else e for a, e in enumerate(shape)], node.dtype())
         if step < 0:
             x = op.flip(x, axis)
             picked = range(shape[axis] - 1 - picked[0], shape[axis] - picked[-1], -step)
@@ -191,7 +194,7 @@ def _pad(node: Node) -> Result:
     x = node.emit(x)
     for axis, amounts in growth.items():
         indices = np.pad(np.arange(static_shape(x)[axis]), amounts, mode=mode)  # type: ignore[arg-type]
-        x = op.take(x, relax.const(indices.astype("int64")), axis, mode="clip")
+        x = op.take(x, constant(indices.astype("int64")), axis, mode="clip")
         x = node.emit(x) if axis != list(growth)[-1] else x
     return x
 

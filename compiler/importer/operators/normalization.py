@@ -7,7 +7,7 @@ import math
 import numpy as np
 from tvm import relax
 
-from ..node import Node, Result
+from ..node import Node, Result, constant
 
 op = relax.op
 
@@ -31,7 +31,7 @@ def _batch_norm(node: Node) -> Result:
 
 
 def _full(node: Node, shape: tuple[int, ...], value: float, dtype: str) -> relax.Expr:
-    return relax.const(np.full(shape, value, dtype=dtype))
+    return constant(np.full(shape, value, dtype=dtype))
 
 
 def _affine(node: Node, index: int, shape: tuple[int, ...], missing: float) -> relax.Expr:
@@ -40,7 +40,7 @@ def _affine(node: Node, index: int, shape: tuple[int, ...], missing: float) -> r
         return _full(node, shape, missing, node.dtype())
     array = node.constant(index)
     if array is not None:
-        return relax.const(np.ascontiguousarray(np.broadcast_to(array, shape)))
+        return constant(np.ascontiguousarray(np.broadcast_to(array, shape)))
     if node.shape(index) == shape:
         return node[index]
     return op.broadcast_to(node[index], shape)
@@ -75,10 +75,16 @@ def _layer_norm(node: Node) -> Result | tuple[Result, ...]:
 
 def _rms_norm(node: Node) -> Result:
     _check_stash(node)
-    axis = node.axis("axis", -1)
+    shape, axis = node.shape(0), node.axis("axis", -1)
     axes = list(range(axis, node.rank()))
-    weight = _affine(node, 1, node.shape(0)[axis:], 1.0)
-    return op.nn.rms_norm(node[0], weight, axes=axes, epsilon=node.float("epsilon", 1e-5))
+    weight = _affine(node, 1, shape[axis:], 1.0)
+    epsilon = node.float("epsilon", 1e-5)
+    if axis > 0:
+        return op.nn.rms_norm(node[0], weight, axes=axes, epsilon=epsilon)
+    # Relax's operator wants an axis that is not normalized.
+    flat, size = op.reshape(node[0], (1, math.prod(shape))), (math.prod(shape),)
+    normalized = op.nn.rms_norm(flat, op.reshape(weight, size), axes=[1], epsilon=epsilon)
+    return op.reshape(normalized, shape)
 
 
 def _instance_norm(node: Node) -> Result:
@@ -101,7 +107,7 @@ def _per_channel(node: Node, index: int, channels: int, groups: int) -> relax.Ex
     repeated = channels // groups
     array = node.constant(index)
     if array is not None:
-        return relax.const(array.repeat(repeated))
+        return constant(array.repeat(repeated))
     column = op.broadcast_to(op.reshape(node[index], (groups, 1)), (groups, repeated))
     return op.reshape(column, (channels,))
 

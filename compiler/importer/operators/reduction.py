@@ -46,6 +46,13 @@ def _reduction(
     return convert
 
 
+def _extreme(reduce: Callable[..., relax.Expr]) -> Callable[[Node], Result]:
+    """Largest or smallest element; booleans are compared as bytes."""
+    plain = _reduction(reduce)
+    boolean = _reduction(reduce, lambda x: op.astype(x, "uint8"), lambda x: op.astype(x, "bool"))
+    return lambda node: (boolean if node.dtype() == "bool" else plain)(node)
+
+
 def _log_sum_exp(node: Node) -> Result:
     """log(sum(exp(x))) around the maximum, so that nothing overflows."""
     axes, keep = _axes(node), bool(node.int("keepdims", 1))
@@ -74,8 +81,8 @@ def _argument(function: Callable[..., relax.Expr]) -> Callable[[Node], Result]:
 CONVERTERS = {
     "ReduceSum": _reduction(op.sum),
     "ReduceMean": _reduction(op.mean),
-    "ReduceMax": _reduction(op.max),
-    "ReduceMin": _reduction(op.min),
+    "ReduceMax": _extreme(op.max),
+    "ReduceMin": _extreme(op.min),
     "ReduceProd": _reduction(op.prod),
     "ReduceL1": _reduction(op.sum, before=op.abs),
     "ReduceL2": _reduction(op.sum, before=_square, after=op.sqrt),

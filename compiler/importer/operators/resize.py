@@ -13,7 +13,7 @@ import numpy as np
 from tvm import relax
 
 from ..limits import check_extents
-from ..node import Node, Result, static_shape
+from ..node import Node, Result, constant, static_shape
 
 op = relax.op
 
@@ -71,24 +71,27 @@ def _region(node: Node, axes: list[int]) -> dict[int, tuple[float, float]]:
 def _coordinates(
     node: Node, extent: int, size: int, scale: float, region: tuple[float, float]
 ) -> np.ndarray:
-    """For each element of the result, where it lies in the input (float64 [size])."""
-    i = np.arange(size, dtype=np.float64)
+    """For each element of the result, where it lies in the input (float64 [size]).
+
+    As in the standard, `length` is extent * scale without rounding, also where the result's
+    extent is that rounded down.
+    """
+    i, length = np.arange(size, dtype=np.float64), extent * scale
     mode = node.string("coordinate_transformation_mode", "half_pixel")
     if mode == "half_pixel":
         return (i + 0.5) / scale - 0.5
     if mode == "half_pixel_symmetric":
-        adjustment = size / (extent * scale)
-        return extent / 2 * (1 - adjustment) + (i + 0.5) / scale - 0.5
+        return extent / 2 * (1 - size / length) + (i + 0.5) / scale - 0.5
     if mode == "pytorch_half_pixel":
         return (i + 0.5) / scale - 0.5 if size > 1 else np.zeros(size)
     if mode == "align_corners":
-        return i * (extent - 1) / (size - 1) if size > 1 else np.zeros(size)
+        return i * (extent - 1) / (length - 1) if size > 1 else np.zeros(size)
     if mode == "asymmetric":
         return i / scale
     if mode == "tf_crop_and_resize":
         start, end = region
         if size > 1:
-            return start * (extent - 1) + i * (end - start) * (extent - 1) / (size - 1)
+            return start * (extent - 1) + i * (end - start) * (extent - 1) / (length - 1)
         return np.full(size, 0.5 * (start + end) * (extent - 1))
     raise node.error("invalid-node", f"coordinate_transformation_mode = {mode!r}")
 
@@ -102,7 +105,7 @@ def _along(
         outside = (where < 0) | (where > extent - 1)
     if mode == "nearest":
         indices = np.clip(_nearest(node, where), 0, extent - 1).astype("int64")
-        result = op.take(x, relax.const(indices), axis, mode="clip")
+        result = op.take(x, constant(indices), axis, mode="clip")
     else:
         matrix = _matrix(node, mode, where, scale, extent)
         matrix[outside] = 0
@@ -112,7 +115,7 @@ def _along(
     shape = [1] * len(static_shape(x))
     shape[axis] = len(where)
     filling = node.scalar(node.float("extrapolation_value", 0.0))
-    return op.where(relax.const(outside.reshape(shape)), filling, result)
+    return op.where(constant(outside.reshape(shape)), filling, result)
 
 
 def _nearest(node: Node, where: np.ndarray) -> np.ndarray:
@@ -130,8 +133,8 @@ def _apply(x: relax.Expr, matrix: np.ndarray, axis: int) -> relax.Expr:
     """`matrix` [out, in] times the axis."""
     rank = len(static_shape(x))
     if axis == rank - 2:
-        return op.matmul(relax.const(matrix), x)
-    right = relax.const(np.ascontiguousarray(matrix.T))
+        return op.matmul(constant(matrix), x)
+    right = constant(np.ascontiguousarray(matrix.T))
     if axis == rank - 1:
         return op.matmul(x, right)
     order = list(range(rank))
