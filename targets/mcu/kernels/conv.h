@@ -21,6 +21,7 @@
 #define FB_CONV_H
 
 #include "gemm.h"
+#include "gemm_dsp.h"
 
 typedef struct {
     int32_t in_h, in_w, in_c;
@@ -66,6 +67,10 @@ typedef struct {
 FB_INLINE int fb_conv_is_inside(const fb_conv_shape *shape, fb_conv_place place) {
     const int32_t width = (shape->kw - 1) * shape->dilation_x + 1;
     const int32_t height = (shape->kh - 1) * shape->dilation_y + 1;
+    if (shape->top == 0 && shape->left == 0 &&
+        (shape->out_w - 1) * shape->stride_x + width <= shape->in_w &&
+        (shape->out_h - 1) * shape->stride_y + height <= shape->in_h)
+        return 1; /* known when compiling */
     return place.x >= 0 && place.x + width <= shape->in_w && place.y >= 0 &&
            place.y + height <= shape->in_h;
 }
@@ -116,7 +121,8 @@ FB_INLINE fb_conv_place fb_conv_quads_block(const fb_conv_shape *shape, const fb
         place = fb_conv_next(shape, place);
     }
     _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
-        if (inside) runs[p] = image + (places[p].y * shape->in_w + places[p].x) * shape->in_c;
+        const int32_t first = (places[p].y * shape->in_w + places[p].x) * shape->in_c;
+        runs[p] = inside ? image + first : image;
     }
     for (int32_t tap_y = 0; tap_y < shape->kh; tap_y++) {
         _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
@@ -167,6 +173,108 @@ FB_INLINE void fb_conv2d_quads(const int8_t *input, int8_t *output, const int8_t
         }
         input += in_h * in_w * in_c;
         output += pixels * out_c;
+    }
+}
+
+/* Copies a run; `length` is a literal. Word by word where the core loads words at any address. */
+FB_INLINE void fb_conv_copy_run(int8_t *to, const int8_t *from, int32_t length) {
+    int32_t i = 0;
+#if FB_ARMV7M
+    for (; i + 4 <= length; i += 4) {
+        FB_NO_LIBCALL();
+        fb_store32_unaligned(to + i, fb_load32_unaligned(from + i));
+    }
+#endif
+    for (; i < length; i++) {
+        FB_NO_LIBCALL();
+        to[i] = from[i];
+    }
+}
+
+/* Like fb_conv_quads_block. Runs that are not whole quads are first put together to a patch of
+ * bytes in `spare`. */
+FB_INLINE fb_conv_place fb_conv_pairs_block(const fb_conv_shape *shape, const fb_pairs_job *job,
+                                            const int8_t *image, int32_t channels, uint32_t *acts,
+                                            int8_t *spare, fb_conv_place place, int32_t lo,
+                                            int32_t hi, int32_t pixels) {
+    const int32_t length = shape->kw * shape->channels;
+    const int32_t patch = 4 * job->quads;
+    const int32_t row = shape->dilation_y * shape->in_w * shape->in_c;
+    fb_conv_place places[FB_PAIRS_PIXELS];
+    const int8_t *runs[FB_PAIRS_PIXELS];
+    uint32_t *next = acts;
+    int inside = fb_conv_runs_together(shape);
+    _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
+        places[p] = place;
+        inside = inside && fb_conv_is_inside(shape, place);
+        place = fb_conv_next(shape, place);
+    }
+    _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
+        const int32_t first = (places[p].y * shape->in_w + places[p].x) * shape->in_c;
+        runs[p] = inside ? image + first : image;
+    }
+    for (int32_t tap_y = 0; tap_y < shape->kh; tap_y++) {
+        if (length % 4 == 0) {
+            _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
+                if (!inside)
+                    runs[p] = fb_conv_run(shape, image, spare + p * length, places[p], tap_y);
+            }
+            next = fb_pairs_widen(next, runs, length / 4, pixels);
+        } else {
+            _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
+                int8_t *to = spare + p * patch + tap_y * length;
+                if (!inside) runs[p] = fb_conv_run(shape, image, to, places[p], tap_y);
+                if (runs[p] != to) fb_conv_copy_run(to, runs[p], length);
+            }
+        }
+        _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
+            if (inside) runs[p] += row;
+        }
+    }
+    if (length % 4 != 0) {
+        _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) runs[p] = spare + p * patch;
+        fb_pairs_widen(acts, runs, job->quads, pixels);
+    }
+    fb_pairs_block(job, channels, pixels, lo, hi);
+    return place;
+}
+
+/* weights [groups][ceil(O/2)][Q][2] words, table [groups][ceil(O/2)][4], with Q = ceil(K/4).
+ * scratch: 3 * (8 * Q + S), with S = 0 where no run is built or copied, kw * I where runs are whole
+ * quads, and 4 * Q otherwise. */
+FB_INLINE void fb_conv2d_pairs(const int8_t *input, int8_t *output, const int16_t *weights,
+                               const int32_t *table, void *scratch, int32_t batch, int32_t in_h,
+                               int32_t in_w, int32_t in_c, int32_t out_h, int32_t out_w,
+                               int32_t out_c, int32_t kh, int32_t kw, int32_t stride_y,
+                               int32_t stride_x, int32_t top, int32_t left, int32_t dilation_y,
+                               int32_t dilation_x, int32_t groups, int32_t zero, int32_t lo,
+                               int32_t hi) {
+    const int32_t channels = in_c / groups, outputs = out_c / groups;
+    const int32_t quads = (kh * kw * channels + 3) / 4, pairs = (outputs + 1) / 2;
+    const fb_conv_shape shape = {in_h, in_w, in_c,     out_h,      out_w,      kh,      kw,  stride_y,
+                                 stride_x, top, left, dilation_y, dilation_x, channels, zero};
+    uint32_t *const acts = (uint32_t *)scratch;
+    int8_t *const spare = (int8_t *)(acts + FB_PAIRS_PIXELS * 2 * quads);
+    for (int32_t n = 0; n < batch; n++) {
+        for (int32_t group = 0; group < groups; group++) {
+            const int8_t *const image = input + group * channels;
+            fb_pairs_job job = {table + group * pairs * 4, output + group * outputs, out_c, 0, acts,
+                                quads, weights + group * pairs * quads * 4};
+            fb_conv_place place = {-left, -top};
+            int32_t rest = out_h * out_w;
+            for (; rest >= FB_PAIRS_PIXELS; rest -= FB_PAIRS_PIXELS) {
+                place = fb_conv_pairs_block(&shape, &job, image, outputs, acts, spare, place, lo, hi,
+                                            FB_PAIRS_PIXELS);
+                job.output += FB_PAIRS_PIXELS * out_c;
+            }
+            for (; rest > 0; rest--) {
+                place = fb_conv_pairs_block(&shape, &job, image, outputs, acts, spare, place, lo, hi,
+                                            1);
+                job.output += out_c;
+            }
+        }
+        input += in_h * in_w * in_c;
+        output += out_h * out_w * out_c;
     }
 }
 

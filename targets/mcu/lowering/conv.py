@@ -27,7 +27,7 @@ def lower_conv2d(
     weight = constants[1].reshape(outputs, -1)
     window = Window.of(x.shape, output.shape, (kernel_h, kernel_w), call.attrs)
     requantization = gemm.Requantization.of(call.attrs, constants[2], constants[3])
-    product = gemm.choose(target, weight, requantization)
+    product = gemm.choose(target, weight, requantization, window.groups)
     if window.is_dense and window.batch == 1:
         return gemm.dense_call(layer, "conv2d", x, output, 1, weight, requantization, product)
     return gemm.convolution_call(

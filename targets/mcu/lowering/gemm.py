@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..program import Argument, Buffer, Constant, KernelCall, Scratch
 from ..target import McuTarget
-from .layouts import pack_quads, table_quads
+from .layouts import pack_pairs, pack_quads, pairs_hold, table_pairs, table_quads
 from .window import Window
 
 
@@ -32,11 +32,6 @@ class Requantization:
         shift, low, high = (int(attrs[name]) for name in ("shift", "minimum", "maximum"))
         return cls(bias, multiplier, shift, low, high)
 
-    @property
-    def literals(self) -> tuple[int, int, int]:
-        """The last arguments of every kernel."""
-        return (self.shift, self.minimum, self.maximum)
-
 
 @dataclasses.dataclass(frozen=True)
 class InnerProduct:
@@ -48,28 +43,56 @@ class InnerProduct:
         note: why a faster one was not taken, or None.
     """
 
-    name: str
+    name: Literal["quads", "pairs"]
     pixels: int
     note: str | None = None
 
+    def constants(
+        self, weight: np.ndarray, requantization: Requantization, groups: int
+    ) -> tuple[Constant, Constant]:
+        """Weights [O, K] and requantization table, laid out group after group."""
+        pack, table = {
+            "quads": (pack_quads, table_quads),
+            "pairs": (pack_pairs, table_pairs),
+        }[self.name]
+        weights = [pack(part) for part in np.split(weight, groups)]
+        biases = np.split(requantization.bias, groups)
+        multipliers = np.split(requantization.multiplier, groups)
+        tables = [table(b, m) for b, m in zip(biases, multipliers, strict=True)]
+        return Constant("weights", np.stack(weights)), Constant("requantization", np.stack(tables))
 
-def choose(target: McuTarget, weight: np.ndarray, requantization: Requantization) -> InnerProduct:
+    def literals(self, requantization: Requantization) -> tuple[int, ...]:
+        """The last arguments of its functions."""
+        limits = (requantization.minimum, requantization.maximum)
+        return limits if self.name == "pairs" else (requantization.shift, *limits)
+
+    def scratch(self, window: Window) -> int:
+        """Bytes of scratch memory for a convolution: a block's activations, and runs that are put
+        together (see conv.h)."""
+        in_place = window.runs_together and window.stays_inside
+        if self.name == "quads":
+            return self.pixels * (window.depth + (0 if in_place else window.run))
+        quads = -(-window.depth // 4)
+        spare = 4 * quads if window.run % 4 else 0 if in_place else window.run
+        return self.pixels * (8 * quads + spare)
+
+
+def choose(
+    target: McuTarget, weight: np.ndarray, requantization: Requantization, groups: int = 1
+) -> InnerProduct:
     """The fastest inner product for weights [O, ...] on a target."""
-    if target.family == "arm":
-        return InnerProduct("quads", 2 if target.long_multiply else 1)
-    return InnerProduct("quads", 4)
-
-
-def _constants(
-    weight: np.ndarray, requantization: Requantization, groups: int
-) -> tuple[Constant, Constant]:
-    """Weights [O, K] and requantization table, laid out group after group."""
-    weights = np.split(weight, groups)
-    biases = np.split(requantization.bias, groups)
-    multipliers = np.split(requantization.multiplier, groups)
-    packed = np.stack([pack_quads(w) for w in weights])
-    table = np.stack([table_quads(b, m) for b, m in zip(biases, multipliers, strict=True)])
-    return Constant("weights", packed), Constant("requantization", table)
+    if target.family != "arm":
+        return InnerProduct("quads", 4)
+    if not target.long_multiply:
+        return InnerProduct("quads", 1)
+    if not target.dsp:
+        return InnerProduct("quads", 2)
+    if requantization.shift:
+        return InnerProduct("quads", 2, "no SMLAD: the layer's scale is above 1/64")
+    parts = zip(np.split(weight, groups), np.split(requantization.bias, groups), strict=True)
+    if not all(len(w) > 1 and pairs_hold(w, b) for w, b in parts):
+        return InnerProduct("quads", 2, "no SMLAD: sums may leave 24 bits, or single channels")
+    return InnerProduct("pairs", 3)
 
 
 def rows_window(rows: int, weight: np.ndarray) -> Window:
@@ -92,16 +115,13 @@ def convolution_call(
     input_zero: int,
 ) -> KernelCall:
     """A call of ``fb_conv2d_*``, for weights [O, kh · kw · I] int8."""
-    packed, table = _constants(weight, requantization, window.groups)
-    scratch = product.pixels * window.depth
-    if not (window.runs_together and window.stays_inside):
-        scratch += product.pixels * window.run
+    packed, table = product.constants(weight, requantization, window.groups)
     arguments: tuple[Argument, ...] = (
         x, output, packed, table, Scratch(),
         window.batch, window.in_h, window.in_w, window.channels,
         window.out_h, window.out_w, window.outputs, window.kernel_h, window.kernel_w,
         *window.strides, window.padding[0], window.padding[1], *window.dilation, window.groups,
-        input_zero, *requantization.literals,
+        input_zero, *product.literals(requantization),
     )  # fmt: skip
     return KernelCall(
         layer=layer,
@@ -111,7 +131,7 @@ def convolution_call(
         arguments=arguments,
         inputs=(x,),
         outputs=(output,),
-        scratch=scratch,
+        scratch=product.scratch(window),
         overlap=(window.overlap(product.pixels),),
         macs=window.macs,
         note=product.note,
@@ -130,7 +150,7 @@ def dense_call(
 ) -> KernelCall:
     """A call of ``fb_dense_*``, for weights [O, K] int8. Rows are read while others are written,
     so input and output share no memory."""
-    packed, table = _constants(weight, requantization, 1)
+    packed, table = product.constants(weight, requantization, 1)
     outputs, depth = weight.shape
     return KernelCall(
         layer=layer,
@@ -138,7 +158,8 @@ def dense_call(
         function=f"fb_dense_{product.name}",
         header="dense.h",
         arguments=(
-            x, output, packed, table, rows, depth, outputs, *requantization.literals,
+            x, output, packed, table, rows, depth, outputs,
+            *product.literals(requantization),
         ),
         inputs=(x,),
         outputs=(output,),

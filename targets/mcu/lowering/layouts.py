@@ -35,3 +35,42 @@ def pack_quads(weight: np.ndarray) -> np.ndarray:
 def table_quads(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
     """One (bias, multiplier) pair per channel: [O, 2] int32."""
     return np.ascontiguousarray(np.stack([bias, multiplier], axis=-1), dtype=np.int32)
+
+
+def _pairs(array: np.ndarray) -> np.ndarray:
+    """Channels [O, ...] two by two, [ceil(O/2), 2, ...]; an odd last one with the one before."""
+    channels = np.arange(len(array))
+    if len(array) % 2:
+        channels = np.insert(channels, -1, channels[-2])
+    return array[channels].reshape(-1, 2, *array.shape[1:])
+
+
+def pairs_hold(weight: np.ndarray, bias: np.ndarray) -> bool:
+    """Whether the upper sums of `pack_pairs` fit, for weights [O, K], bias [O] and any input."""
+    reach = np.abs(weight.astype(np.int64)).sum(axis=1) * 128 + np.abs(bias.astype(np.int64))
+    return bool((_pairs(reach)[:, 1] < PAIR_LIMIT).all())
+
+
+def pack_pairs(weight: np.ndarray) -> np.ndarray:
+    """Weights [O, K] int8 for `fb_*_pairs`: [ceil(O/2), ceil(K/4), 2, 2] int16.
+
+    ::
+
+                            low half         high half
+        channels 0, 1   k0: 256 w1 + w0  k2: 256 w1 + w0  |  k1: ...  k3: ...  |  next quad
+        channels 2, 3   ...
+
+    Bytes k0 k2 and k1 k3 are what SXTB16 makes of a word of activations. Missing k are zero.
+    """
+    padded = _pad(_pairs(weight), 2, 4).astype(np.int16)
+    halves = 256 * padded[:, 1] + padded[:, 0]
+    quads = halves.reshape(len(halves), -1, 2, 2)
+    return np.ascontiguousarray(quads.swapaxes(2, 3))
+
+
+def table_pairs(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
+    """Per pair of channels the sums' starts 256 b1 + b0 and b0, then m1 and m0: [ceil(O/2), 4]."""
+    starts, factors = _pairs(bias.astype(np.int64)), _pairs(multiplier)
+    raw = (256 * starts[:, 1] + starts[:, 0]) & 0xFFFFFFFF
+    columns = [raw.astype(np.uint32).view(np.int32), starts[:, 0], factors[:, 1], factors[:, 0]]
+    return np.ascontiguousarray(np.stack(columns, axis=-1), dtype=np.int32)
