@@ -38,13 +38,19 @@ class McuTarget:
 def _arm(
     name: str, cpu: str, gcc_cpu: str, emulator: str, dsp: bool, long_multiply: bool, text: str
 ) -> McuTarget:
+    # zig's core names leave the optional units out; only cores that name one have an FPU.
+    fpu = "fp" in cpu
     return McuTarget(
         name=name,
         family="arm",
         dsp=dsp,
         long_multiply=long_multiply,
-        zig_flags=("-target", "thumb-freestanding-eabi", f"-mcpu={cpu}"),
-        gcc_flags=("-mthumb", f"-mcpu={gcc_cpu}"),
+        zig_flags=("-target", f"thumb-freestanding-eabi{'hf' if fpu else ''}", f"-mcpu={cpu}"),
+        gcc_flags=(
+            "-mthumb",
+            f"-mcpu={gcc_cpu}",
+            *(("-mfloat-abi=hard", "-mfpu=auto") if fpu else ("-mfloat-abi=soft",)),
+        ),
         gcc="arm-none-eabi-gcc",
         emulator_cpu=emulator,
         description=text,
@@ -55,23 +61,48 @@ TARGETS: dict[str, McuTarget] = {
     target.name: target
     for target in (
         _arm(
-            "cortex-m0plus", "cortex_m0plus", "cortex-m0plus", "UC_CPU_ARM_CORTEX_M0", False, False,
+            "cortex-m0plus",
+            "cortex_m0plus",
+            "cortex-m0plus",
+            "UC_CPU_ARM_CORTEX_M0",
+            False,
+            False,
             "Armv6-M: 32-bit multiply, no DSP, no long multiply",
         ),
         _arm(
-            "cortex-m3", "cortex_m3", "cortex-m3", "UC_CPU_ARM_CORTEX_M3", False, True,
+            "cortex-m3",
+            "cortex_m3",
+            "cortex-m3",
+            "UC_CPU_ARM_CORTEX_M3",
+            False,
+            True,
             "Armv7-M: long multiply, no DSP",
         ),
         _arm(
-            "cortex-m4", "cortex_m4", "cortex-m4", "UC_CPU_ARM_CORTEX_M4", True, True,
+            "cortex-m4",
+            "cortex_m4+vfp4d16sp",
+            "cortex-m4",
+            "UC_CPU_ARM_CORTEX_M4",
+            True,
+            True,
             "Armv7E-M with DSP: two 16-bit multiply-accumulates an instruction",
         ),
         _arm(
-            "cortex-m7", "cortex_m7", "cortex-m7", "UC_CPU_ARM_CORTEX_M7", True, True,
+            "cortex-m7",
+            "cortex_m7+fp_armv8d16",
+            "cortex-m7",
+            "UC_CPU_ARM_CORTEX_M7",
+            True,
+            True,
             "Armv7E-M with DSP, dual issue",
         ),
         _arm(
-            "cortex-m33", "cortex_m33", "cortex-m33", "UC_CPU_ARM_CORTEX_M33", True, True,
+            "cortex-m33",
+            "cortex_m33+dsp+fp_armv8d16sp",
+            "cortex-m33",
+            "UC_CPU_ARM_CORTEX_M33",
+            True,
+            True,
             "Armv8-M Mainline with DSP",
         ),
         McuTarget(
@@ -80,7 +111,10 @@ TARGETS: dict[str, McuTarget] = {
             dsp=False,
             long_multiply=True,
             zig_flags=(
-                "-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c", "-mabi=ilp32",
+                "-target",
+                "riscv32-freestanding-none",
+                "-mcpu=generic_rv32+m+c",
+                "-mabi=ilp32",
             ),
             gcc_flags=("-march=rv32imc", "-mabi=ilp32"),
             gcc="riscv64-unknown-elf-gcc",
