@@ -90,6 +90,21 @@ def _mod(node: Node) -> None:
     node.done("Mod", node[0], node[1], fmod=1)
 
 
+_BITWISE = {
+    "relax.bitwise_and": "BitwiseAnd",
+    "relax.bitwise_not": "BitwiseNot",
+    "relax.bitwise_or": "BitwiseOr",
+    "relax.bitwise_xor": "BitwiseXor",
+}
+
+
+@rule(*_BITWISE)
+def _bitwise(node: Node) -> None:
+    node.require(18, "bitwise arithmetic")
+    inputs = (node[index] for index in range(len(node.call.args)))
+    node.done(_BITWISE[node.operator], *inputs)
+
+
 def _is_float(dtype: str) -> bool:
     return dtype.startswith(("float", "bfloat"))
 

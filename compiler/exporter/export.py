@@ -82,6 +82,7 @@ class _Export:
             for binding in block.bindings:
                 kept = self.calls if isinstance(binding.value, relax.Call) else self.aliases
                 kept[binding.var] = binding.value
+        self.variable_names = {var.name for var in (*self.calls, *self.aliases)}
         body = self._resolve(function.body.body)
         self.results = [self._resolve(field) for field in _fields(body)]
         self.biased = find_biased_layers(self.calls, self._uses())
@@ -198,7 +199,9 @@ class _Export:
         """Write one call; returns what is in the way, if anything is."""
         outputs = tuple(self.names[key] for key in self._keys(var))
         fused = self.biased.get(var)
-        call, name = (self.calls[var], var.name) if fused is None else (fused.call, fused.name(var))
+        call, name = self.calls[var], var.name
+        if fused is not None:
+            call, name = fused.call, fused.name(self.variable_names)
         operator = getattr(call.op, "name", None) or str(call.op)
         node = Node(self.graph, name, call, outputs, self._lookup)
         try:

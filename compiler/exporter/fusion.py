@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,10 @@ class BiasedLayer:
     bias: Bias
     transposed: relax.Expr | None
 
-    def name(self, total: relax.Var) -> str:
-        """The layer's name: the anchor's, unless the importer made that up from the sum's."""
-        derived = self.anchor.name.startswith(f"{total.name}:")
-        return total.name if derived else self.anchor.name
+    def name(self, names: Container[str]) -> str:
+        """The layer's name: the importer calls helpers of a node ``node:1``, ``node:2``, ..."""
+        stem, colon, suffix = self.anchor.name.rpartition(":")
+        return stem if colon and suffix.isdigit() and stem in names else self.anchor.name
 
     def dependencies(self) -> list[relax.Expr]:
         """Expressions that must have ONNX values before this node."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .graph import Node, Unsupported, integers
+from .graph import Node, Unsupported, integers, onnx_type
 from .rules import direct, rule
 
 _DATA = {3: "NCW", 4: "NCHW", 5: "NCDHW"}
@@ -19,11 +19,15 @@ def export_convolution(node: Node, bias: str | None = None) -> None:
     transposed = "transpose" in node.operator
     kernel = (_TRANSPOSED_KERNEL if transposed else _KERNEL)[rank]
     node.require_layout(data_layout=_DATA[rank], kernel_layout=kernel, out_layout=_DATA[rank])
-    if node.result_dtype != node.dtype():
-        raise Unsupported(f"a {node.dtype()} convolution with {node.result_dtype} result")
+    operator = "ConvTranspose" if transposed else "Conv"
     inputs = [node[0], node[1]] + ([bias] if bias else [])
+    if node.dtype() == "int8" and node.result_dtype == "int32" and not transposed:
+        operator = "ConvInteger"
+        inputs = [_unsigned(node), node[1], node.constant(128, "zero", "uint8")]
+    elif node.result_dtype != node.dtype():
+        raise Unsupported(f"a {node.dtype()} convolution with {node.result_dtype} result")
     node.done(
-        "ConvTranspose" if transposed else "Conv",
+        operator,
         *inputs,
         kernel_shape=node.shape(1)[2:],
         strides=integers(attrs.strides),
@@ -32,6 +36,13 @@ def export_convolution(node: Node, bias: str | None = None) -> None:
         group=int(attrs.groups),
         output_padding=integers(attrs.output_padding) if transposed else None,
     )
+
+
+def _unsigned(node: Node) -> str:
+    """int8 data as uint8, 128 more, the only form in which onnxruntime convolves integers."""
+    node.require(18, "an integer convolution")
+    codes = node.step("Cast", node[0], to=onnx_type("uint8"))
+    return node.step("BitwiseXor", codes, node.constant(128, "zero", "uint8"))
 
 
 @rule("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")

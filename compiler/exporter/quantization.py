@@ -9,31 +9,34 @@ from .rules import rule
 
 
 def _parameters(node: Node, dtype: str) -> tuple[list[str], dict[str, int]]:
-    """Names of scale and zero point, and the axis where the scale is a vector that needs one."""
+    """Names of scale and zero point, and the axis where they are vectors."""
     if dtype in ("int16", "uint16"):
         node.require(21, f"quantization to {dtype}")
     extent = node.shape()[node.axis()] if node.rank() else 1
-    scale, zero_point = node.array(1), node.array(2)
-    if scale is None or zero_point is None:
-        raise Unsupported("a scale or zero point that is computed at run time")
-    per_tensor = scale.size == 1 and zero_point.size == 1 and extent != 1
-    if scale.ndim == 0 or per_tensor:
-        shape, attributes = (), {}
-    else:
-        shape, attributes = (extent,), {"axis": node.axis()}
-    inputs = [node.constant(_spread(scale, shape), "scale", str(scale.dtype))]
-    limits = np.iinfo(dtype)
-    if zero_point.min() < limits.min or zero_point.max() > limits.max:
-        raise Unsupported(f"a zero point outside {dtype}")
+    counts = [int(np.prod(node.shape(index))) for index in (1, 2)]
+    # One element is a vector only where the axis has one element as well.
+    per_axis = max(counts) > 1 or (extent == 1 and node.rank(1) == 1)
+    inputs = [_parameter(node, 1, (extent,) if per_axis else (), None)]
     if dtype != "int32":
-        inputs.append(node.constant(_spread(zero_point, shape), "zero_point", dtype))
-    elif zero_point.any():
-        raise Unsupported("an int32 zero point other than 0")
-    return inputs, attributes
+        inputs.append(_parameter(node, 2, (extent,) if per_axis else (), dtype))
+    elif node.array(2) is None or np.any(node.array(2)):
+        raise Unsupported("a zero point of int32 values")
+    return inputs, {"axis": node.axis()} if per_axis else {}
 
 
-def _spread(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.broadcast_to(value.reshape(-1) if shape else value.reshape(()), shape)
+def _parameter(node: Node, index: int, shape: tuple[int, ...], dtype: str | None) -> str:
+    """A scale or zero point with the shape and dtype that ONNX wants."""
+    array = node.array(index)
+    if array is None:
+        if node.shape(index) != shape or node.dtype(index) != (dtype or node.dtype(index)):
+            raise Unsupported("run-time quantization parameters of another shape or dtype")
+        return node[index]
+    dtype = dtype or str(array.dtype)
+    if array.dtype.kind in "iu" and not np.array_equal(array, array.astype(dtype)):
+        raise Unsupported(f"a zero point outside {dtype}")
+    label = "scale" if index == 1 else "zero_point"
+    flat = array.reshape(-1) if shape else array.reshape(())
+    return node.constant(np.broadcast_to(flat, shape), label, dtype)
 
 
 @rule("relax.quantize")

@@ -37,6 +37,10 @@ def _axes(node: Node) -> list[int]:
 @rule(*_REDUCTIONS)
 def _reduce(node: Node) -> None:
     operator = _REDUCTIONS[node.operator]
+    if operator == "ReduceMean" and node.attrs.keepdims and _axes(node) == [*range(2, node.rank())]:
+        # The form in which run times look for an integer kernel.
+        node.done("GlobalAveragePool", node[0])
+        return
     inputs, attributes = _axes_argument(node, operator, _axes(node))
     node.done(operator, node[0], *inputs, keepdims=int(node.attrs.keepdims), **attributes)
 
