@@ -118,7 +118,7 @@ def joined(
     before: str, terms: Sequence[str], between: str, after: str, indent: str = "    "
 ) -> str:
     """``before a || b || c after`` on one indented line, or one line for each term."""
-    line = f"{indent}{before}{f'{between} '.join(terms)}{after}"
+    line = indent + before + f"{between} ".join(terms) + after
     if len(line) <= COLUMNS:
         return line
-    return f"{indent}{before}{f'{between}\n{indent}    '.join(terms)}{after}"
+    return indent + before + f"{between}\n{indent}    ".join(terms) + after
