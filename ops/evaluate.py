@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from tvm import ir, relax, tirx
 
 from ..errors import FewbitsError
 from . import integer, meanings  # noqa: F401  (they register the operators)
+from .meanings.common import ints
 from .registry import meaning_of
 
 Values = dict[str, torch.Tensor]
@@ -38,8 +40,9 @@ class Evaluator:
             for binding in block.bindings:
                 value = binding.value
                 run = None
-                if isinstance(value, relax.Call):
-                    run = meaning_of(value.op.name, where=binding.var.name)
+                if isinstance(value, relax.Call) and isinstance(value.op, ir.Op):
+                    operator = str(value.op.name)  # pyright: ignore[reportAttributeAccessIssue]
+                    run = meaning_of(operator, where=binding.var.name)
                 self._steps.append((binding.var, run, value))
 
     def __call__(
@@ -74,10 +77,16 @@ class Evaluator:
 
         The module is written for one sample (batch 1); `torch.vmap` runs a chunk of them in one
         go. Yields, per chunk, the outputs and the values called `names`, each with a first axis
-        that counts samples.
+        that counts samples. Inputs are cast to the types that the module declares.
+
+        Raises:
+            FewbitsError: ``bad-input`` when an input is missing or a sample has another size.
         """
         wanted = set(names)
-        # A model that was imported with a batch axis of 1 sees each sample with that axis.
+        for name in self.input_names:
+            if name not in inputs:
+                known = ", ".join(map(str, inputs))
+                raise FewbitsError("bad-input", "input is missing", where=name, hint=f"got {known}")
         count = len(next(iter(inputs.values())))
 
         def one(sample: Values) -> Values:
@@ -91,24 +100,37 @@ class Evaluator:
             return kept
 
         for start in range(0, count, chunk):
-            batch = {}
-            for parameter in self.function.params:
-                piece = np.ascontiguousarray(inputs[parameter.name][start : start + chunk])
-                shape = tuple(int(d) for d in parameter.ty.shape.values)
-                batch[parameter.name] = torch.from_numpy(piece).reshape(len(piece), *shape)
+            batch = {
+                parameter.name: self._samples(parameter, inputs[parameter.name], start, chunk)
+                for parameter in self.function.params
+            }
             with torch.no_grad():
                 yield torch.vmap(one)(batch)
+
+    def _samples(
+        self, parameter: Any, array: np.ndarray, start: int, chunk: int
+    ) -> torch.Tensor:
+        """A chunk of samples, each in the parameter's shape (which has a batch axis of 1)."""
+        piece = np.ascontiguousarray(array[start : start + chunk], str(parameter.ty.dtype))
+        shape = ints(parameter.ty.shape.values)
+        if piece.size != len(piece) * math.prod(shape):
+            raise FewbitsError(
+                "bad-input",
+                f"a sample has shape {piece.shape[1:]}, the model wants {shape}",
+                where=parameter.name,
+            )
+        return torch.from_numpy(piece).reshape(len(piece), *shape).to(self.device)
 
     def _value(self, expression: relax.Expr, environment: dict[relax.Var, Any]) -> Any:
         if isinstance(expression, relax.Var):
             return environment[expression]
         if isinstance(expression, ir.GenericConst):
             if expression not in self._constants:
-                array = expression.value.numpy()
+                array = expression.value.numpy()  # pyright: ignore[reportAttributeAccessIssue]
                 self._constants[expression] = torch.from_numpy(np.array(array)).to(self.device)
             return self._constants[expression]
         if isinstance(expression, relax.ShapeExpr):
-            return tuple(int(value) for value in expression.values)
+            return ints(expression.values)
         if isinstance(expression, tirx.IntImm | tirx.FloatImm):
             return expression.value
         if isinstance(expression, relax.Tuple):

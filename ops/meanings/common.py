@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from tvm import relax
 
 from ...errors import FewbitsError
+
+
+class Call(Protocol):
+    """What a meaning reads of a ``relax.Call`` (TVM's own type hides the attributes' fields)."""
+
+    attrs: Any
+    ty: Any
+
 
 _DTYPES: dict[str, torch.dtype] = {
     "bool": torch.bool,
@@ -37,10 +44,10 @@ def torch_dtype(dtype: Any) -> torch.dtype:
     return _DTYPES[name]
 
 
-def result_dtype(call: relax.Call) -> torch.dtype:
+def result_dtype(call: Call) -> torch.dtype:
     """The element type that Relax inferred for the call's (first) result."""
-    kind = call.ty.fields[0] if isinstance(call.ty, relax.TupleType) else call.ty
-    return torch_dtype(kind.dtype)
+    first = call.ty.fields[0] if hasattr(call.ty, "fields") else call.ty
+    return torch_dtype(first.dtype)
 
 
 def is_integer(tensor: torch.Tensor) -> bool:

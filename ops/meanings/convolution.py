@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from tvm import relax
 
 from ..registry import meaning
-from .common import ints, is_integer, relayout, torch_dtype
+from .common import Call, ints, is_integer, relayout, torch_dtype
 
 Tensor = torch.Tensor
 
@@ -37,7 +36,7 @@ def torch_padding(before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
     return [amount for pair in pairs for amount in pair]
 
 
-def _finish(call: relax.Call, result: Tensor, data: Tensor, channels_first: str) -> Tensor:
+def _finish(call: Call, result: Tensor, data: Tensor, channels_first: str) -> Tensor:
     attrs = call.attrs
     result = relayout(result, channels_first, attrs.out_layout or attrs.data_layout)
     return result.to(torch_dtype(attrs.out_dtype) if attrs.out_dtype else data.dtype)
@@ -51,7 +50,7 @@ def _computable(data: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @meaning("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
-def convolution(call: relax.Call, data: Tensor, weight: Tensor) -> Tensor:
+def convolution(call: Call, data: Tensor, weight: Tensor) -> Tensor:
     """Cross-correlation, zero padded; padding may differ on every side."""
     attrs = call.attrs
     rank = data.dim() - 2
@@ -69,7 +68,7 @@ def convolution(call: relax.Call, data: Tensor, weight: Tensor) -> Tensor:
 
 
 @meaning("relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.conv3d_transpose")
-def transposed_convolution(call: relax.Call, data: Tensor, weight: Tensor) -> Tensor:
+def transposed_convolution(call: Call, data: Tensor, weight: Tensor) -> Tensor:
     """The gradient of a convolution: `padding` crops the result, `output_padding` extends it."""
     attrs = call.attrs
     rank = data.dim() - 2

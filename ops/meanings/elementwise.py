@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from tvm import relax
 
 from ..registry import meaning
-from .common import is_integer, torch_dtype, widened
+from .common import Call, is_integer, torch_dtype, widened
 
 Tensor = torch.Tensor
 
@@ -106,13 +105,13 @@ _register()
 
 
 @meaning("relax.ewise_fma")
-def ewise_fma(_call: relax.Call, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def ewise_fma(_call: Call, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """``a * b + c``, rounded after each operation."""
     return a * b + c
 
 
 @meaning("relax.clip")
-def clip(_call: relax.Call, x: Tensor, minimum: float, maximum: float) -> Tensor:
+def clip(_call: Call, x: Tensor, minimum: float, maximum: float) -> Tensor:
     """Limit to [minimum, maximum]; NaN stays NaN. Bounds beyond an integer type do nothing."""
     if not is_integer(x):
         return torch.clamp(x, float(minimum), float(maximum))
@@ -123,13 +122,13 @@ def clip(_call: relax.Call, x: Tensor, minimum: float, maximum: float) -> Tensor
 
 
 @meaning("relax.where")
-def where(_call: relax.Call, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def where(_call: Call, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Elements of `a` where the condition is not zero, else of `b`."""
     return torch.where(condition.to(torch.bool), a, b)
 
 
 @meaning("relax.astype")
-def astype(call: relax.Call, x: Tensor) -> Tensor:
+def astype(call: Call, x: Tensor) -> Tensor:
     """Cast. Reals go to integers towards zero and wrap; to FP8 they saturate."""
     kind = torch_dtype(call.attrs.dtype)
     return cast(x, kind)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tvm import relax
 
 from ...errors import FewbitsError
 from ..registry import meaning
-from .common import ints
+from .common import Call, ints
 
 Tensor = torch.Tensor
 
@@ -18,7 +17,7 @@ def _wrap(indices: Tensor, length: int) -> Tensor:
 
 
 @meaning("relax.take")
-def take(call: relax.Call, x: Tensor, indices: Tensor | int) -> Tensor:
+def take(call: Call, x: Tensor, indices: Tensor | int) -> Tensor:
     """Slices of `x` along an axis, in the shape of the indices. `mode` rules bad indices."""
     if not isinstance(indices, torch.Tensor):
         indices = torch.tensor(int(indices), device=x.device)
@@ -40,7 +39,7 @@ def take(call: relax.Call, x: Tensor, indices: Tensor | int) -> Tensor:
 
 
 @meaning("relax.gather_elements")
-def gather_elements(call: relax.Call, x: Tensor, indices: Tensor) -> Tensor:
+def gather_elements(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     """One element per index, the other coordinates being its own."""
     axis = int(call.attrs.axis) % x.dim()
     return torch.gather(x, axis, _wrap(indices, x.shape[axis]))
@@ -55,7 +54,7 @@ def _linear(indices: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 @meaning("relax.gather_nd")
-def gather_nd(call: relax.Call, x: Tensor, indices: Tensor) -> Tensor:
+def gather_nd(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     """Slices of `x` at coordinate tuples, after `batch_dims` common axes."""
     batch = int(call.attrs.batch_dims)
     shape = tuple(x.shape)
@@ -86,7 +85,7 @@ def _scatter(x: Tensor, axis: int, index: Tensor, source: Tensor, reduction: str
 
 
 @meaning("relax.scatter_elements")
-def scatter_elements(call: relax.Call, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+def scatter_elements(call: Call, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     """`x` with one element replaced (or combined) per index."""
     axis = int(call.attrs.axis) % x.dim()
     index = _wrap(indices, x.shape[axis])
@@ -94,7 +93,7 @@ def scatter_elements(call: relax.Call, x: Tensor, indices: Tensor, updates: Tens
 
 
 @meaning("relax.scatter_nd")
-def scatter_nd(call: relax.Call, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+def scatter_nd(call: Call, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     """`x` with slices at coordinate tuples replaced (or combined)."""
     depth = indices.shape[-1]
     outer = tuple(x.shape[:depth])
@@ -108,14 +107,14 @@ def scatter_nd(call: relax.Call, x: Tensor, indices: Tensor, updates: Tensor) ->
 
 
 @meaning("relax.index_tensor")
-def index_tensor(_call: relax.Call, x: Tensor, indices: tuple[Tensor, ...]) -> Tensor:
+def index_tensor(_call: Call, x: Tensor, indices: tuple[Tensor, ...]) -> Tensor:
     """NumPy's advanced indexing of the first axes."""
     return x[tuple(_wrap(index, x.shape[axis]) for axis, index in enumerate(indices))]
 
 
 @meaning("relax.index_put")
 def index_put(
-    call: relax.Call, x: Tensor, indices: tuple[Tensor, ...] | Tensor, values: Tensor
+    call: Call, x: Tensor, indices: tuple[Tensor, ...] | Tensor, values: Tensor
 ) -> Tensor:
     """Advanced indexing as the target of an assignment (or of an addition)."""
     wanted = indices if isinstance(indices, tuple) else (indices,)
@@ -124,7 +123,7 @@ def index_put(
 
 
 @meaning("relax.layout_transform")
-def layout_transform(call: relax.Call, x: Tensor) -> Tensor:
+def layout_transform(call: Call, x: Tensor) -> Tensor:
     """Elements moved by an index map; places that nothing moves to hold the pad value."""
     mapping = call.attrs.index_map
     shape = ints(mapping.map_shape(list(x.shape)))

@@ -5,28 +5,27 @@ from __future__ import annotations
 import itertools
 
 import torch
-from tvm import relax
 
 from ..registry import meaning
-from .common import ints, optional_axes
+from .common import Call, ints, optional_axes
 
 Tensor = torch.Tensor
 
 
 @meaning("relax.reshape")
-def reshape(_call: relax.Call, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def reshape(_call: Call, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same elements in another shape."""
     return x.reshape(shape)
 
 
 @meaning("relax.flatten")
-def flatten(_call: relax.Call, x: Tensor) -> Tensor:
+def flatten(_call: Call, x: Tensor) -> Tensor:
     """One axis."""
     return x.reshape(-1)
 
 
 @meaning("relax.expand_dims")
-def expand_dims(call: relax.Call, x: Tensor) -> Tensor:
+def expand_dims(call: Call, x: Tensor) -> Tensor:
     """New axes of length 1 at these positions of the result."""
     axes = ints(call.attrs.axis)
     rank = x.dim() + len(axes)
@@ -36,7 +35,7 @@ def expand_dims(call: relax.Call, x: Tensor) -> Tensor:
 
 
 @meaning("relax.squeeze")
-def squeeze(call: relax.Call, x: Tensor) -> Tensor:
+def squeeze(call: Call, x: Tensor) -> Tensor:
     """Without these (or all) axes of length 1."""
     axes = optional_axes(call.attrs.axis)
     if axes is None:
@@ -47,20 +46,20 @@ def squeeze(call: relax.Call, x: Tensor) -> Tensor:
 
 
 @meaning("relax.permute_dims")
-def permute_dims(call: relax.Call, x: Tensor) -> Tensor:
+def permute_dims(call: Call, x: Tensor) -> Tensor:
     """Axes in another order; reversed when none is given."""
     axes = optional_axes(call.attrs.axes)
     return x.permute(tuple(reversed(range(x.dim()))) if axes is None else axes)
 
 
 @meaning("relax.broadcast_to")
-def broadcast_to(_call: relax.Call, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+def broadcast_to(_call: Call, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Axes of length 1 repeated without copying."""
     return x.expand(shape)
 
 
 @meaning("relax.concat")
-def concat(call: relax.Call, tensors: tuple[Tensor, ...]) -> Tensor:
+def concat(call: Call, tensors: tuple[Tensor, ...]) -> Tensor:
     """Joined along an axis; flattened first when there is none."""
     if call.attrs.axis is None:
         return torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -68,13 +67,13 @@ def concat(call: relax.Call, tensors: tuple[Tensor, ...]) -> Tensor:
 
 
 @meaning("relax.stack")
-def stack(call: relax.Call, tensors: tuple[Tensor, ...]) -> Tensor:
+def stack(call: Call, tensors: tuple[Tensor, ...]) -> Tensor:
     """Joined along a new axis."""
     return torch.stack(list(tensors), 0 if call.attrs.axis is None else int(call.attrs.axis))
 
 
 @meaning("relax.split")
-def split(call: relax.Call, x: Tensor) -> tuple[Tensor, ...]:
+def split(call: Call, x: Tensor) -> tuple[Tensor, ...]:
     """Equal parts by their number (the last may be shorter), or parts between indices."""
     axis = int(call.attrs.axis)
     where = call.attrs.indices_or_sections
@@ -109,7 +108,7 @@ def _numpy_end(end: int, stride: int, length: int) -> int:
 
 @meaning("relax.strided_slice")
 def strided_slice(
-    _call: relax.Call,
+    _call: Call,
     x: Tensor,
     axes: tuple[int, ...],
     begin: tuple[int, ...],
@@ -125,7 +124,7 @@ def strided_slice(
 
 @meaning("relax.dynamic_strided_slice")
 def dynamic_strided_slice(
-    _call: relax.Call, x: Tensor, begin: Tensor, end: Tensor, strides: Tensor
+    _call: Call, x: Tensor, begin: Tensor, end: Tensor, strides: Tensor
 ) -> Tensor:
     """Slices of all axes; the bounds must not depend on a vmapped input."""
     bounds = zip(ints(begin), ints(end), ints(strides), strict=True)
@@ -135,21 +134,19 @@ def dynamic_strided_slice(
 
 
 @meaning("relax.slice_scatter")
-def slice_scatter(
-    call: relax.Call, x: Tensor, source: Tensor, start: int, end: int, step: int
-) -> Tensor:
+def slice_scatter(call: Call, x: Tensor, source: Tensor, start: int, end: int, step: int) -> Tensor:
     """`x` with a slice along an axis replaced."""
     return torch.slice_scatter(x, source, int(call.attrs.axis), int(start), int(end), int(step))
 
 
 @meaning("relax.tile")
-def tile(call: relax.Call, x: Tensor) -> Tensor:
+def tile(call: Call, x: Tensor) -> Tensor:
     """The whole tensor repeated along its axes."""
     return torch.tile(x, ints(call.attrs.repeats))
 
 
 @meaning("relax.repeat")
-def repeat(call: relax.Call, x: Tensor) -> Tensor:
+def repeat(call: Call, x: Tensor) -> Tensor:
     """Every element repeated along an axis."""
     if call.attrs.axis is None:
         return x.reshape(-1).repeat_interleave(int(call.attrs.repeats))
@@ -157,13 +154,13 @@ def repeat(call: relax.Call, x: Tensor) -> Tensor:
 
 
 @meaning("relax.flip")
-def flip(call: relax.Call, x: Tensor) -> Tensor:
+def flip(call: Call, x: Tensor) -> Tensor:
     """Backwards along an axis."""
     return torch.flip(x, [int(call.attrs.axis)])
 
 
 @meaning("relax.reverse_sequence")
-def reverse_sequence(call: relax.Call, x: Tensor, lengths: Tensor) -> Tensor:
+def reverse_sequence(call: Call, x: Tensor, lengths: Tensor) -> Tensor:
     """Backwards along `seq_axis`, the first ``lengths[b]`` elements of each batch element b."""
     time, batch = int(call.attrs.seq_axis) % x.dim(), int(call.attrs.batch_axis) % x.dim()
     positions = torch.arange(x.shape[time], device=x.device)
@@ -177,12 +174,12 @@ def reverse_sequence(call: relax.Call, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 @meaning("relax.meshgrid")
-def meshgrid(call: relax.Call, vectors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def meshgrid(call: Call, vectors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Coordinate grids."""
     return torch.meshgrid(*vectors, indexing=str(call.attrs.indexing or "ij"))
 
 
 @meaning("relax.to_vdevice", "relax.hint_on_device")
-def identity(_call: relax.Call, x: Tensor) -> Tensor:
+def identity(_call: Call, x: Tensor) -> Tensor:
     """Placement has no meaning here."""
     return x

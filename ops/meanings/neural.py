@@ -6,29 +6,28 @@ import math
 
 import torch
 import torch.nn.functional as F
-from tvm import relax
 
 from ...errors import FewbitsError
 from ..registry import meaning
-from .common import ints, is_integer
+from .common import Call, ints, is_integer
 
 Tensor = torch.Tensor
 
 
 @meaning("relax.nn.relu")
-def relu(_call: relax.Call, x: Tensor) -> Tensor:
+def relu(_call: Call, x: Tensor) -> Tensor:
     """Negative elements become 0."""
     return torch.clamp(x, min=0)
 
 
 @meaning("relax.nn.leakyrelu")
-def leakyrelu(call: relax.Call, x: Tensor) -> Tensor:
+def leakyrelu(call: Call, x: Tensor) -> Tensor:
     """Negative elements are multiplied by `alpha`."""
     return torch.where(x > 0, x, x * float(call.attrs.alpha))
 
 
 @meaning("relax.nn.prelu")
-def prelu(call: relax.Call, x: Tensor, slope: Tensor) -> Tensor:
+def prelu(call: Call, x: Tensor, slope: Tensor) -> Tensor:
     """Negative elements are multiplied by their channel's slope."""
     shape = [1] * x.dim()
     shape[int(call.attrs.axis)] = -1
@@ -36,67 +35,67 @@ def prelu(call: relax.Call, x: Tensor, slope: Tensor) -> Tensor:
 
 
 @meaning("relax.nn.gelu")
-def gelu(_call: relax.Call, x: Tensor) -> Tensor:
+def gelu(_call: Call, x: Tensor) -> Tensor:
     """``x (1 + erf(x / sqrt 2)) / 2``."""
     return F.gelu(x)
 
 
 @meaning("relax.nn.gelu_tanh")
-def gelu_tanh(_call: relax.Call, x: Tensor) -> Tensor:
+def gelu_tanh(_call: Call, x: Tensor) -> Tensor:
     """GELU by its tanh approximation."""
     return F.gelu(x, approximate="tanh")
 
 
 @meaning("relax.nn.silu")
-def silu(_call: relax.Call, x: Tensor) -> Tensor:
+def silu(_call: Call, x: Tensor) -> Tensor:
     """``x sigmoid(x)``."""
     return x * torch.sigmoid(x)
 
 
 @meaning("relax.nn.selu")
-def selu(_call: relax.Call, x: Tensor) -> Tensor:
+def selu(_call: Call, x: Tensor) -> Tensor:
     """Scaled exponential linear unit with the standard constants."""
     return F.selu(x)
 
 
 @meaning("relax.nn.softplus")
-def softplus(call: relax.Call, x: Tensor) -> Tensor:
+def softplus(call: Call, x: Tensor) -> Tensor:
     """``log(1 + exp(beta x)) / beta``, the identity above `threshold`."""
     return F.softplus(x, float(call.attrs.beta), float(call.attrs.threshold))
 
 
 @meaning("relax.nn.softmax")
-def softmax(call: relax.Call, x: Tensor) -> Tensor:
+def softmax(call: Call, x: Tensor) -> Tensor:
     """Exponentials along an axis, divided by their sum."""
     return torch.softmax(x, int(call.attrs.axis))
 
 
 @meaning("relax.nn.log_softmax")
-def log_softmax(call: relax.Call, x: Tensor) -> Tensor:
+def log_softmax(call: Call, x: Tensor) -> Tensor:
     """Logarithm of softmax."""
     return torch.log_softmax(x, int(call.attrs.axis))
 
 
 @meaning("relax.nn.dropout")
-def dropout(_call: relax.Call, x: Tensor) -> tuple[Tensor, Tensor]:
+def dropout(_call: Call, x: Tensor) -> tuple[Tensor, Tensor]:
     """At inference: the input, and a mask of ones."""
     return x, torch.ones_like(x)
 
 
 @meaning("relax.nn.batch_flatten")
-def batch_flatten(_call: relax.Call, x: Tensor) -> Tensor:
+def batch_flatten(_call: Call, x: Tensor) -> Tensor:
     """All axes but the first become one."""
     return x.reshape(x.shape[0], -1)
 
 
 @meaning("relax.nn.pixel_shuffle")
-def pixel_shuffle(call: relax.Call, x: Tensor) -> Tensor:
+def pixel_shuffle(call: Call, x: Tensor) -> Tensor:
     """[N, C r², H, W] to [N, C, H r, W r]."""
     return F.pixel_shuffle(x, int(call.attrs.upscale_factor))
 
 
 @meaning("relax.nn.pad")
-def pad(call: relax.Call, x: Tensor) -> Tensor:
+def pad(call: Call, x: Tensor) -> Tensor:
     """Pad any axis: constant, reflect, replicate (edge) or circular. Negative widths crop."""
     widths = ints(call.attrs.pad_width)
     mode = str(call.attrs.pad_mode)
@@ -129,7 +128,7 @@ def _pad_sources(size: int, before: int, after: int, mode: str, like: Tensor) ->
 
 @meaning("relax.nn.attention", "relax.nn.attention_bias")
 def attention(
-    call: relax.Call, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
+    call: Call, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """Scaled dot-product attention; [batch, sequence, head, feature], grouped heads allowed."""
     attrs = call.attrs

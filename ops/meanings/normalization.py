@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tvm import relax
 
 from ..registry import meaning
-from .common import ints
+from .common import Call, ints
 
 Tensor = torch.Tensor
 
@@ -26,7 +25,7 @@ def _standardize(x: Tensor, axes: tuple[int, ...], epsilon: float) -> Tensor:
 
 @meaning("relax.nn.batch_norm")
 def batch_norm(
-    call: relax.Call, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
+    call: Call, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalized data and the moving statistics; with `training`, by the data's own statistics."""
     attrs = call.attrs
@@ -49,7 +48,7 @@ def batch_norm(
 
 
 @meaning("relax.nn.layer_norm")
-def layer_norm(call: relax.Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+def layer_norm(call: Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """Zero mean and unit variance over `axes`, then scale and shift."""
     attrs = call.attrs
     result = _standardize(x, ints(attrs.axes), float(attrs.epsilon))
@@ -59,7 +58,7 @@ def layer_norm(call: relax.Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tens
 
 
 @meaning("relax.nn.rms_norm")
-def rms_norm(call: relax.Call, x: Tensor, weight: Tensor) -> Tensor:
+def rms_norm(call: Call, x: Tensor, weight: Tensor) -> Tensor:
     """Divided by the root mean square over `axes`, times the weight."""
     axes = ints(call.attrs.axes)
     square = (x * x).mean(axes, keepdim=True)
@@ -67,7 +66,7 @@ def rms_norm(call: relax.Call, x: Tensor, weight: Tensor) -> Tensor:
 
 
 @meaning("relax.nn.group_norm")
-def group_norm(call: relax.Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+def group_norm(call: Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """Normalization over groups of channels together with `axes`."""
     attrs = call.attrs
     channel = int(attrs.channel_axis) % x.dim()
@@ -84,7 +83,7 @@ def group_norm(call: relax.Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tens
 
 
 @meaning("relax.nn.instance_norm")
-def instance_norm(call: relax.Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+def instance_norm(call: Call, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """Normalization of every channel of every sample over `axes`."""
     attrs = call.attrs
     channel = int(attrs.channel_axis) % x.dim()

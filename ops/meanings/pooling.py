@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tvm import relax
 
 from ..registry import meaning
-from .common import ints, is_integer, relayout
+from .common import Call, ints, is_integer, relayout
 from .convolution import spatial_padding, torch_padding
 
 Tensor = torch.Tensor
@@ -19,7 +18,7 @@ _SPACE = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 _MAX: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
-def _windows(call: relax.Call, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+def _windows(call: Call, spatial: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """Kernel, stride, dilation, padding before, padding after, overhang of the last window."""
     attrs = call.attrs
     rank = len(spatial)
@@ -33,7 +32,7 @@ def _windows(call: relax.Call, spatial: tuple[int, ...]) -> tuple[tuple[int, ...
     return kernel, strides, dilation, before, after, tuple(overhang)
 
 
-def _channels_first(call: relax.Call, x: Tensor) -> tuple[Tensor, str]:
+def _channels_first(call: Call, x: Tensor) -> tuple[Tensor, str]:
     plain = _SPACE[x.dim() - 2]
     return relayout(x, call.attrs.layout, plain), plain
 
@@ -43,7 +42,7 @@ def _lowest(x: Tensor) -> float:
 
 
 @meaning("relax.nn.max_pool1d", "relax.nn.max_pool2d", "relax.nn.max_pool3d")
-def max_pool(call: relax.Call, data: Tensor) -> Tensor:
+def max_pool(call: Call, data: Tensor) -> Tensor:
     """Largest element of each window that lies inside the image."""
     x, plain = _channels_first(call, data)
     rank = x.dim() - 2
@@ -83,7 +82,7 @@ def _window_sums(
 
 
 @meaning("relax.nn.avg_pool1d", "relax.nn.avg_pool2d", "relax.nn.avg_pool3d")
-def avg_pool(call: relax.Call, data: Tensor) -> Tensor:
+def avg_pool(call: Call, data: Tensor) -> Tensor:
     """Mean of each window: of what lies inside the image, or with `count_include_pad` of the
     padded image too, but never of what hangs over its end in ceil mode."""
     x, plain = _channels_first(call, data)
@@ -102,7 +101,7 @@ def avg_pool(call: relax.Call, data: Tensor) -> Tensor:
 @meaning(
     "relax.nn.adaptive_avg_pool1d", "relax.nn.adaptive_avg_pool2d", "relax.nn.adaptive_avg_pool3d"
 )
-def adaptive_avg_pool(call: relax.Call, data: Tensor) -> Tensor:
+def adaptive_avg_pool(call: Call, data: Tensor) -> Tensor:
     """Means of as many, nearly equal, windows as `output_size` says."""
     x, plain = _channels_first(call, data)
     spatial = tuple(x.shape[2:])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tvm import relax
 
 from ..registry import meaning
-from .common import is_integer, torch_dtype
+from .common import Call, is_integer, torch_dtype
 
 Tensor = torch.Tensor
 
@@ -21,7 +20,7 @@ def _along(parameter: Tensor, like: Tensor, axis: int) -> Tensor:
 
 
 @meaning("relax.quantize")
-def quantize(call: relax.Call, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+def quantize(call: Call, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """``saturate(rint(x / scale) + zero_point)``: float32 division, half to even.
 
     To FP8 the quotient itself is rounded, saturating.
@@ -42,7 +41,7 @@ def quantize(call: relax.Call, x: Tensor, scale: Tensor, zero_point: Tensor) -> 
 
 
 @meaning("relax.dequantize")
-def dequantize(call: relax.Call, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+def dequantize(call: Call, x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     """``(x - zero_point) * scale``: integer subtraction, then one float32 product."""
     axis = int(call.attrs.axis)
     zero = _along(zero_point, x, axis)

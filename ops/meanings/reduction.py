@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from tvm import relax
 
 from ..registry import meaning
-from .common import is_integer, optional_axes, torch_dtype
+from .common import Call, is_integer, optional_axes, torch_dtype
 
 Tensor = torch.Tensor
 
 
-def _axes(call: relax.Call, x: Tensor) -> tuple[int, ...]:
+def _axes(call: Call, x: Tensor) -> tuple[int, ...]:
     axes = optional_axes(call.attrs.axis)
     chosen = range(x.dim()) if axes is None else axes
     return tuple(sorted({axis % x.dim() for axis in chosen})) if x.dim() else ()
@@ -21,7 +20,7 @@ def _axes(call: relax.Call, x: Tensor) -> tuple[int, ...]:
 
 def _reduction(name: str, function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> None:
     @meaning(f"relax.{name}")
-    def run(call: relax.Call, x: Tensor) -> Tensor:
+    def run(call: Call, x: Tensor) -> Tensor:
         axes = _axes(call, x)
         # An empty list of axes means "all" to torch, but nothing to reduce here.
         return function(x, axes, bool(call.attrs.keepdims)) if axes else _of_nothing(name, x)
@@ -60,7 +59,7 @@ _reduction("std", lambda x, axes, keep: torch.std(x, axes, correction=0, keepdim
 
 
 @meaning("relax.median")
-def median(call: relax.Call, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+def median(call: Call, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     """The middle element (of two, the lower) and, along one axis, its index."""
     axes = optional_axes(call.attrs.axis)
     keep = bool(call.attrs.keepdims)
@@ -71,7 +70,7 @@ def median(call: relax.Call, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     return values, indices
 
 
-def _running(function: Callable[[Tensor, int], Tensor], start: int, call: relax.Call, x: Tensor):
+def _running(function: Callable[[Tensor, int], Tensor], start: int, call: Call, x: Tensor):
     attrs = call.attrs
     if attrs.axis is None:
         x = x.reshape(-1)
@@ -85,12 +84,12 @@ def _running(function: Callable[[Tensor, int], Tensor], start: int, call: relax.
 
 
 @meaning("relax.cumsum")
-def cumsum(call: relax.Call, x: Tensor) -> Tensor:
+def cumsum(call: Call, x: Tensor) -> Tensor:
     """Running sum along an axis; `exclusive` leaves each element itself out."""
     return _running(torch.cumsum, 0, call, x)
 
 
 @meaning("relax.cumprod")
-def cumprod(call: relax.Call, x: Tensor) -> Tensor:
+def cumprod(call: Call, x: Tensor) -> Tensor:
     """Running product along an axis; `exclusive` leaves each element itself out."""
     return _running(torch.cumprod, 1, call, x)

@@ -6,11 +6,10 @@ import functools
 
 import numpy as np
 import torch
-from tvm import relax
 
 from ...errors import FewbitsError
 from ..registry import meaning
-from .common import is_integer, relayout, torch_dtype
+from .common import Call, is_integer, relayout, torch_dtype
 
 Tensor = torch.Tensor
 _SPACE = {2: "NCHW", 3: "NCDHW"}
@@ -104,7 +103,7 @@ def interpolation(
 
 
 @meaning("relax.image.resize2d", "relax.image.resize3d")
-def resize(call: relax.Call, data: Tensor, size: tuple[int, ...]) -> Tensor:
+def resize(call: Call, data: Tensor, size: tuple[int, ...]) -> Tensor:
     """Nearest, linear or cubic; beyond the image the edge repeats, or with
     ``tf_crop_and_resize`` the extrapolation value stands."""
     attrs = call.attrs

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from tvm import relax
 
 from ..registry import meaning
-from .common import result_dtype, torch_dtype
+from .common import Call, result_dtype, torch_dtype
 
 Tensor = torch.Tensor
 
 
-def _arg(function: Callable[..., Tensor], call: relax.Call, x: Tensor) -> Tensor:
+def _arg(function: Callable[..., Tensor], call: Call, x: Tensor) -> Tensor:
     axis = call.attrs.axis
     keep = bool(call.attrs.keepdims)
     if axis is None:
@@ -42,26 +41,26 @@ def _first_smallest(x: Tensor, axis: int, keep: bool = False) -> Tensor:
 
 
 @meaning("relax.argmax")
-def argmax(call: relax.Call, x: Tensor) -> Tensor:
+def argmax(call: Call, x: Tensor) -> Tensor:
     """Index of the first largest element."""
     return _arg(_first_largest, call, x)
 
 
 @meaning("relax.argmin")
-def argmin(call: relax.Call, x: Tensor) -> Tensor:
+def argmin(call: Call, x: Tensor) -> Tensor:
     """Index of the first smallest element."""
     return _arg(_first_smallest, call, x)
 
 
 @meaning("relax.sort")
-def sort(call: relax.Call, x: Tensor) -> Tensor:
+def sort(call: Call, x: Tensor) -> Tensor:
     """Sorted along an axis."""
     axis, descending = int(call.attrs.axis), bool(call.attrs.descending)
     return torch.sort(x, dim=axis, descending=descending, stable=True).values
 
 
 @meaning("relax.argsort")
-def argsort(call: relax.Call, x: Tensor) -> Tensor:
+def argsort(call: Call, x: Tensor) -> Tensor:
     """The permutation that sorts; equal elements keep their order."""
     axis, descending = int(call.attrs.axis), bool(call.attrs.descending)
     indices = torch.sort(x, dim=axis, descending=descending, stable=True).indices
@@ -69,7 +68,7 @@ def argsort(call: relax.Call, x: Tensor) -> Tensor:
 
 
 @meaning("relax.topk")
-def topk(call: relax.Call, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+def topk(call: Call, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     """The `k` largest (or smallest) along an axis, in order; equal elements by index."""
     attrs = call.attrs
     axis = int(attrs.axis)
@@ -84,13 +83,13 @@ def topk(call: relax.Call, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
 
 
 @meaning("relax.bucketize")
-def bucketize(call: relax.Call, x: Tensor, boundaries: Tensor) -> Tensor:
+def bucketize(call: Call, x: Tensor, boundaries: Tensor) -> Tensor:
     """Index of the interval between sorted boundaries that holds each element."""
     right = bool(call.attrs.right)
     return torch.searchsorted(boundaries, x, right=right).to(result_dtype(call))
 
 
 @meaning("relax.nonzero")
-def nonzero(_call: relax.Call, x: Tensor) -> Tensor:
+def nonzero(_call: Call, x: Tensor) -> Tensor:
     """Indices of the elements that are not zero, [rank, count]; not under vmap."""
     return torch.nonzero(x).transpose(0, 1)
