@@ -69,19 +69,32 @@ def import_onnx(
         FewbitsError: whatever is wrong with the model, see `checks`; a symbolic dimension that is
             not bound (``unbound-dimension``); operators or forms of them that are not supported.
     """
-    from . import convert, interface
+    from . import checks, interface, tensors
+    from .convert import CLAIMED_OPERATORS, CONVERTERS, convert
+    from .expand import expand
     from .load import load
 
-    model = load(source)
-    opsets = {
-        entry.domain if entry.domain != "ai.onnx" else "": entry.version
-        for entry in model.opset_import
-    }
+    model, name = load(source)
+    opsets = checks.check_versions(model)
     notes: list[str] = []
     interface.freeze(model, constants or {})
+    checks.prepare(model)
+    functions = {f"{function.domain}:{function.name}" for function in model.functions}
+    checks.check_operators(model.graph.node, opsets, CLAIMED_OPERATORS | functions)
     inputs = interface.make_static(model, bind or {}, shapes or {}, notes)
-    known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    module, more = convert.convert(model.graph, opsets, inputs, known)
-    outputs = interface.outputs_of(module)
-    name = model.graph.name or "model"
-    return ImportedModel(module, tuple(inputs), outputs, name, opsets[""], model, notes + more)
+    expanded = expand(model, CONVERTERS)
+    if expanded is not model:
+        opsets = checks.check_versions(expanded)
+        checks.prepare(expanded)
+        checks.check_operators(expanded.graph.node, opsets, CONVERTERS)
+    known = {tensor.name: tensors.read(tensor) for tensor in expanded.graph.initializer}
+    module, more = convert(expanded.graph, opsets, inputs, known)
+    return ImportedModel(
+        module,
+        tuple(inputs),
+        interface.outputs_of(module),
+        model.graph.name or name,
+        opsets[""],
+        model,
+        notes + more,
+    )

@@ -36,7 +36,8 @@ import onnx
 from tvm import ir, relax
 
 from ...errors import FewbitsError
-from . import fold
+from . import finite, fold
+from .expand import EXPANDED
 from .interface import TensorInfo
 from .node import Builder, Known, Node, Result, Value, operator_key
 from .operators import (
@@ -85,6 +86,10 @@ def _table() -> dict[str, Converter]:
 
 
 CONVERTERS: Mapping[str, Converter] = _table()
+
+#: The operators that are claimed: every node case of onnx for them is imported correctly, or is
+#: one of `REFUSED_CASES`.
+CLAIMED_OPERATORS = frozenset(CONVERTERS) | EXPANDED
 
 
 def convert(
@@ -148,6 +153,7 @@ def _convert_node(
     name = proto.name or next(iter(filter(None, proto.output)), proto.op_type)
     node = Node(proto, name, opset, inputs, count, builder)
     try:
+        finite.check_weights(node)
         known = all(value is None or isinstance(value, Known) for value in inputs)
         if known and key not in KEPT and key not in _SELF_FOLDING:
             results: tuple[Result, ...] = fold.evaluate(node)

@@ -82,7 +82,8 @@ def make_static(
             if dim.HasField("dim_value") and dim.dim_value not in (extent, 0):
                 raise FewbitsError(
                     "invalid-shape",
-                    f"the shape {extents} given for input {name!r} contradicts the model's {dim.dim_value}",
+                    f"the shape {extents} given for input {name!r} "
+                    f"contradicts the model's {dim.dim_value}",
                 )
             dim.dim_value = extent
         dtype = dtype_name(tensor.elem_type, f"input {name!r}")

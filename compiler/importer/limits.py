@@ -16,7 +16,21 @@ LARGEST_TENSOR_BYTES = 2**31
 
 #: dtypes that run-time values may have (Relax and numpy spell them alike).
 RUNTIME_DTYPES = frozenset(
-    "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool".split()
+    [
+        "float16",
+        "float32",
+        "float64",
+        "bfloat16",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "bool",
+    ]
 )
 
 

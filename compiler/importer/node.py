@@ -9,6 +9,7 @@ are never nested (nested calls are taken apart into helper bindings).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from typing import Any, TypeAlias, TypeVar
 
@@ -40,6 +41,13 @@ class Known:
         if self._expr is None:
             self._expr = constant(self.array)
         return self._expr
+
+    @functools.cached_property
+    def is_finite(self) -> bool:
+        """Whether no element is NaN or infinite."""
+        if self.array.dtype.kind in "iub":
+            return True
+        return bool(np.isfinite(self.array.astype("float32", copy=False)).all())
 
 
 def constant(array: np.ndarray) -> relax.Expr:

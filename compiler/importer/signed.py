@@ -162,8 +162,10 @@ class _Signer:
         if not isinstance(flip, relax.Call) or dtype_of(flip) not in _SIGNED:
             return None
         call: Any = flip
+        if call.op.name != "relax.bitwise_xor":
+            return None
         source, mask = call.args
-        if call.op.name != "relax.bitwise_xor" or source not in self.signed:
+        if source not in self.signed:
             return None
         dtype = dtype_of(flip)
         if not isinstance(mask, ir.GenericConst) or str(cast.attrs.dtype) != _SIGNED[dtype]:

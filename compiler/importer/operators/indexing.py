@@ -8,6 +8,7 @@ from tvm import relax
 
 from ..limits import check_extents
 from ..node import Known, Node, Result, constant
+from ..tensors import read
 from .movement import slice_axes
 
 op = relax.op
@@ -83,7 +84,7 @@ def _constant_of_shape(node: Node) -> Result:
     value = np.zeros(1, "float32")
     for attribute in node.proto.attribute:
         if attribute.name == "value":
-            value = onnx.numpy_helper.to_array(attribute.t)
+            value = read(attribute.t)
     if 0 not in shape:
         check_extents(shape, str(value.dtype), node.where)
     return np.full(shape, value.reshape(-1)[0], value.dtype)
@@ -105,7 +106,7 @@ def _constant(node: Node) -> Result:
     for attribute in node.proto.attribute:
         value = onnx.helper.get_attribute_value(attribute)
         if attribute.name == "value":
-            return onnx.numpy_helper.to_array(attribute.t)
+            return read(attribute.t)
         if attribute.name in ("value_int", "value_ints"):
             return np.array(value, dtype="int64")
         if attribute.name in ("value_float", "value_floats"):
