@@ -40,12 +40,16 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a rule must produce: codes with this meaning, after an optional clamp."""
+    """What a rule must produce: codes with this meaning, after an optional clamp.
+
+    `stands_for` is the name of the real value that the codes approximate, for reports.
+    """
 
     scale: float
     zero_point: int
     minimum: int = -128
     maximum: int = 127
+    stands_for: str = ""
 
     def clamped(self, low: float | None, high: float | None) -> Target:
         """The same with real bounds applied."""
@@ -155,7 +159,12 @@ class Context:
         """Emit one of our operators, carrying what its output's codes mean."""
         attrs = {key: _plain(value) for key, value in attrs.items()}
         call = make_call(
-            operator, arguments, **attrs, scale=target.scale, zero_point=target.zero_point
+            operator,
+            arguments,
+            **attrs,
+            scale=target.scale,
+            zero_point=target.zero_point,
+            stands_for=target.stands_for,
         )
         return self.rewriter.emit(call, name)
 

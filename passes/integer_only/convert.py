@@ -44,7 +44,9 @@ def integer_only(module: ir.IRModule) -> ir.IRModule:
             assert isinstance(value, relax.Call)
             parameters = scalar_parameters(value)
             if parameters is not None and var.ty.dtype == "int8":
-                replacement = _convert(context, value.args[0], Target(*parameters))
+                real = value.args[0]
+                name = real.name if isinstance(real, relax.Var) else ""
+                replacement = _convert(context, real, Target(*parameters, stands_for=name))
         if replacement is None:
             rewriter.keep(var, value)
         else:

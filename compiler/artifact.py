@@ -1,0 +1,156 @@
+"""What compilation leaves behind: a folder with a manifest, and how to use it again.
+
+`load` gives a callable whatever the target: real values in and out, named as in the ONNX model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..errors import FewbitsError
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """One input or output of the compiled model.
+
+    Attributes:
+        name: its name in the ONNX model.
+        shape: of one inference, batch axis included.
+        dtype: of the codes that the product takes or gives.
+        scale: real value of one step, None where codes are the values themselves.
+        zero_point: code of real 0.
+        real_dtype: dtype of the real values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int
+    real_dtype: str
+
+    def to_codes(self, real: np.ndarray) -> np.ndarray:
+        """Codes of real values: divided by the scale, rounded half to even, saturated."""
+        if self.scale is None:
+            return np.asarray(real).astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(np.asarray(real, np.float32) / np.float32(self.scale)) + self.zero_point
+        return np.clip(steps, limits.min, limits.max).astype(self.dtype)
+
+    def to_real(self, codes: np.ndarray) -> np.ndarray:
+        """Real values of codes."""
+        if self.scale is None:
+            return codes.astype(self.real_dtype)
+        return ((codes.astype(np.float32) - self.zero_point) * np.float32(self.scale)).astype(
+            self.real_dtype
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Port:
+        """From the manifest's form."""
+        return cls(
+            str(data["name"]),
+            tuple(int(d) for d in data["shape"]),
+            str(data["dtype"]),
+            None if data["scale"] is None else float(data["scale"]),
+            int(data["zero_point"]),
+            str(data["real_dtype"]),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A compiled model's folder.
+
+    Attributes:
+        folder: where it lies.
+        manifest: the content of ``manifest.json``.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """The model's inputs in order."""
+        return tuple(Port.from_dict(port) for port in self.manifest["inputs"])
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """The model's outputs in order."""
+        return tuple(Port.from_dict(port) for port in self.manifest["outputs"])
+
+    @property
+    def target(self) -> str:
+        """The target's name."""
+        return str(self.manifest["target"])
+
+    def save_manifest(self) -> None:
+        """Write the manifest anew, e.g. after `verify` has added a score."""
+        text = manifest_text(self.manifest)
+        temporary = self.folder / f".{MANIFEST}.new"
+        temporary.write_text(text, "utf-8")
+        temporary.replace(self.folder / MANIFEST)
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """The manifest as it is stored: stable order, one item a line."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def open_artifact(folder: str | Path) -> Artifact:
+    """The artifact in a folder.
+
+    Raises:
+        FewbitsError: ``not-an-artifact``.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    hint = "give the folder that `fewbits compile --out` wrote"
+    if not path.is_file():
+        raise FewbitsError(
+            "not-an-artifact", f"no {MANIFEST} in {str(folder)!r}", where=str(folder), hint=hint
+        )
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        version = manifest["fewbits"]["manifest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FewbitsError(
+            "not-an-artifact", f"cannot read the manifest: {error}", where=str(path), hint=hint
+        ) from error
+    if version != MANIFEST_VERSION:
+        raise FewbitsError(
+            "not-an-artifact",
+            f"the manifest has version {version}, this fewbits ({__version__}) reads "
+            f"{MANIFEST_VERSION}",
+            where=str(path),
+            hint="compile the model again",
+        )
+    return Artifact(folder, manifest)
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder by relative path, the manifest and reports excepted."""
+    skip = {MANIFEST, "report.html", "report.json"}
+    return {
+        path.relative_to(folder).as_posix(): sha256(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.relative_to(folder).as_posix() not in skip
+    }

@@ -1,0 +1,105 @@
+"""What `compile` can be asked for, in one immutable object."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import FewbitsError, nearest
+from .recipe import Recipe
+
+#: The road, in order; ``--to`` stops after one of them.
+PHASES = ("import", "compress", "lower", "emit", "build", "verify")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Everything that decides the product, apart from model and data.
+
+    Attributes:
+        target: name of the target; a board implies one.
+        recipe: name or path of a recipe, or the recipe itself.
+        board: name of a board: its memories become the budgets, its memory map the linker script.
+        ram, flash: budgets in bytes; None for the board's, or no limit.
+        compiler: a GNU (cross) compiler instead of the default.
+        name: of the model in C; None to take it from the file.
+        seed: of every random choice.
+        bind: sizes of symbolic dimensions.
+        samples: how many calibration samples to use at most.
+        pass_options: options of passes on top of the recipe's, by pass name.
+        golden: how many golden vectors to ship.
+        to: the last phase.
+        dump_ir: a folder for the module after every phase.
+        force: overwrite an output folder that fewbits did not write.
+    """
+
+    target: str = "cortex-m4"
+    recipe: str | Path | Recipe = "int8"
+    board: str | None = None
+    ram: int | None = None
+    flash: int | None = None
+    compiler: str | None = None
+    name: str | None = None
+    seed: int = 0
+    bind: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    samples: int | None = None
+    pass_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    golden: int = 4
+    to: str = "verify"
+    dump_ir: Path | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.to not in PHASES:
+            raise FewbitsError(
+                "unknown-option", f"no phase {self.to!r}", where="--to", hint=nearest(self.to, PHASES)
+            )
+        if not 0 <= self.golden <= 1000:
+            raise FewbitsError(
+                "unknown-option", "between 0 and 1000 golden vectors can be shipped", where="--golden"
+            )
+
+    def reaches(self, phase: str) -> bool:
+        """Whether the road goes as far as this phase."""
+        return PHASES.index(phase) <= PHASES.index(self.to)
+
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKmM]?)(i?[bB]?)\s*")
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes from ``131072``, ``128K``, ``128 KiB`` or ``1M`` (K = 1024).
+
+    Raises:
+        FewbitsError: ``unknown-option``.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise FewbitsError(
+            "unknown-option", f"{text!r} is not a size", where=option, hint="write 128K or 131072"
+        )
+    factor = {"": 1, "k": 1024, "m": 1024 * 1024}[match.group(2).lower()]
+    return int(float(match.group(1)) * factor)
+
+
+def parse_bindings(texts: list[str]) -> dict[str, int]:
+    """``["T=128"]`` to ``{"T": 128}``.
+
+    Raises:
+        FewbitsError: ``unknown-option``.
+    """
+    bound: dict[str, int] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or not value.isdigit() or not 0 < int(value) < 2**31:
+            raise FewbitsError(
+                "unknown-option",
+                f"{text!r} does not bind a dimension",
+                where="--bind",
+                hint="write NAME=SIZE, e.g. --bind T=128",
+            )
+        bound[name] = int(value)
+    return bound

@@ -1,0 +1,28 @@
+"""How the road tells what it is doing, without knowing who listens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Listens to a compilation."""
+
+    def phase(self, name: str) -> None:
+        """A phase or pass begins."""
+
+    def samples(self, done: int) -> None:
+        """So many samples have been processed in the present phase."""
+
+
+class Quiet:
+    """Listens to nothing."""
+
+    def phase(self, name: str) -> None:
+        """Nothing."""
+
+    def samples(self, done: int) -> None:
+        """Nothing."""
+
+
+quiet: Progress = Quiet()
