@@ -39,7 +39,11 @@ ATOM, UNARY, PRODUCT, SUM, SHIFT, RELATION, AND, OR, TERNARY = range(9)
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A printed expression: how tightly it binds, its TIR dtype, and what it can be."""
+    """A printed expression: how tightly it binds, its C type, and what it can be.
+
+    The C type (as a dtype's name) is the expression's own, but int32 where an int64 expression is
+    known to fit: indices are 64 bits wide in TIR, and 32-bit cores should not pay for that.
+    """
 
     code: str
     precedence: int
@@ -51,6 +55,12 @@ class Text:
         return self.code if self.precedence <= precedence else f"({self.code})"
 
 
+INT32 = iv.of_dtype("int32")
+#: Through these an index is bounded by the buffer it points into, operand by operand.
+_INDEX_ARITHMETIC = frozenset(
+    {prim.Add, prim.Sub, prim.Mul, prim.Cast, prim.Select, prim.Max, prim.Min}
+    | {prim.IntImm, ir.Var, ir.TensorLoad, ir.Call}
+)
 #: Functions of ``float_math.h`` for TIR's calls on float32.
 MATH = {
     **{
@@ -77,6 +87,7 @@ class ExpressionPrinter:
 
     Attributes:
         names: C names of variables and buffers, by TIR variable.
+        types: C types of variables, where they are not the TIR ones.
         scalars: buffers of one element, kept in a C variable.
         ranges: bounds of variables.
         used: variables and buffers that were printed.
@@ -86,7 +97,9 @@ class ExpressionPrinter:
     def __init__(self, layer: str) -> None:
         self.layer = layer
         self.names: dict[ir.Var, str] = {}
+        self.types: dict[ir.Var, str] = {}
         self._let: dict[ir.Var, Text] = {}
+        self._index_bound: int | None = None
         self.scalars: set[ir.Var] = set()
         self.ranges: dict[ir.Var, Interval] = {}
         self.used: set[ir.Var] = set()
@@ -134,6 +147,11 @@ class ExpressionPrinter:
         printer = self._printers.get(type(expression))
         if printer is None:
             raise self.refusal(f"expression {type(expression).__name__}")
+        if self._index_bound is not None and type(expression) not in _INDEX_ARITHMETIC:
+            bound, self._index_bound = self._index_bound, None
+            text = printer(expression)
+            self._index_bound = bound
+            return text
         return printer(expression)
 
     def refusal(self, what: str) -> FewbitsError:
@@ -157,6 +175,8 @@ class ExpressionPrinter:
     def literal(self, value: int, dtype: str) -> Text:
         """An integer literal of that type."""
         known = iv.constant(value)
+        if dtype == "int64" and known.inside(INT32):
+            dtype = "int32"
         if dtype == "int64":
             if value == -(2**63):
                 return Text("INT64_MIN", ATOM, dtype, known)
@@ -196,12 +216,20 @@ class ExpressionPrinter:
         dtype = self.dtype(variable)
         self.used.add(variable)
         known = self.ranges.get(variable, iv.of_dtype(dtype))
-        return Text(self.names[variable], ATOM, dtype, known)
+        return Text(self.names[variable], ATOM, self.types.get(variable, dtype), known)
 
     def _load(self, load: ir.TensorLoad) -> Text:
         dtype = self.dtype(load)
         self.used.add(load.source)
-        return Text(self.place(load.source, load.indices), ATOM, dtype, iv.of_dtype(dtype))
+        bound = self._index_bound
+        text = Text(self.place(load.source, load.indices), ATOM, dtype, iv.of_dtype(dtype))
+        if bound is None or dtype not in ("int32", "int64"):
+            return text
+        # An index beyond its buffer would read foreign memory whatever is assumed of it here.
+        code, precedence = text.code, ATOM
+        if dtype == "int64":
+            code, precedence = f"(int32_t){text.code}", UNARY
+        return Text(code, precedence, "int32", Interval(-bound, bound))
 
     def place(self, buffer: ir.Var, indices: list[ir.Expr]) -> str:
         """A buffer's element as something that can be read or assigned."""
@@ -210,7 +238,11 @@ class ExpressionPrinter:
             return name
         if len(indices) != 1:
             raise self.refusal("a buffer that was not flattened")
-        return f"{name}[{self(indices[0]).code}]"
+        outer = self._index_bound
+        self._index_bound = math.prod(int(extent) for extent in buffer.ty.shape)
+        index = self(indices[0])
+        self._index_bound = outer
+        return f"{name}[{index.code}]"
 
     # Arithmetic.
 
@@ -241,12 +273,23 @@ class ExpressionPrinter:
             bounds = iv.subtract
         known, possible = bounds(a.range, b.range), iv.of_dtype(dtype)
         if known.inside(possible):
+            a, c_type = self._wide_enough(a, b, known, dtype)
             code = f"{a.within(precedence)} {symbol} {b.within(precedence - 1)}"
-            return Text(code, precedence, dtype, known)
+            return Text(code, precedence, c_type, known)
         wide = "uint64_t" if dtype.endswith("64") else "uint32_t"
         left, right = a.within(UNARY), b.within(UNARY)
         code = f"({C_TYPES[dtype]})(({wide}){left} {symbol} ({wide}){right})"
         return Text(code, UNARY, dtype, possible)
+
+    def _wide_enough(self, a: Text, b: Text, known: Interval, dtype: str) -> tuple[Text, str]:
+        """The left operand, converted if C would compute too narrowly, and the result's C type."""
+        if dtype != "int64":
+            return a, dtype
+        if "int64" in (a.dtype, b.dtype):
+            return a, dtype
+        if known.inside(INT32):
+            return a, "int32"
+        return Text(f"(int64_t){a.within(UNARY)}", UNARY, dtype, a.range), dtype
 
     def _divide(self, expression: prim.Div) -> Text:
         return self._quotient("/", "fb_tir_div", expression)
@@ -266,7 +309,7 @@ class ExpressionPrinter:
             code = f"{a.within(PRODUCT)} {symbol} {b.within(UNARY)}"
             bound = max(abs(int(a.range.low)), abs(int(a.range.high)))
             known = Interval(-bound if a.range.low < 0 else 0, bound)
-            return Text(code, PRODUCT, dtype, known)
+            return Text(code, PRODUCT, _common(dtype, a, b), known)
         return self._helper(helper, dtype, a, b)
 
     def _floor_divide(self, expression: prim.FloorDiv) -> Text:
@@ -276,10 +319,11 @@ class ExpressionPrinter:
         if b.range.low == b.range.high and divisor > 0:
             known = iv.floor_divide(a.range, divisor)
             if a.range.low >= 0:
-                return Text(f"{a.within(PRODUCT)} / {b.within(UNARY)}", PRODUCT, dtype, known)
+                code = f"{a.within(PRODUCT)} / {b.within(UNARY)}"
+                return Text(code, PRODUCT, _common(dtype, a, b), known)
             if divisor & (divisor - 1) == 0:
-                code = f"{a.within(SUM)} >> {divisor.bit_length() - 1}"
-                return Text(code, SHIFT, dtype, known)
+                code = f"{a.within(PRODUCT)} >> {divisor.bit_length() - 1}"
+                return Text(code, SHIFT, _common(dtype, a, b), known)
         return self._helper("fb_tir_floordiv", dtype, a, b)
 
     def _floor_remainder(self, expression: prim.FloorMod) -> Text:
@@ -289,9 +333,11 @@ class ExpressionPrinter:
         if b.range.low == b.range.high and divisor > 0:
             known = Interval(0, divisor - 1)
             if a.range.low >= 0:
-                return Text(f"{a.within(PRODUCT)} % {b.within(UNARY)}", PRODUCT, dtype, known)
+                code = f"{a.within(PRODUCT)} % {b.within(UNARY)}"
+                return Text(code, PRODUCT, _common(dtype, a, b), known)
             if divisor & (divisor - 1) == 0:
-                return Text(f"{a.within(UNARY)} & {divisor - 1}", OR, dtype, known)
+                code = f"{a.within(UNARY)} & {divisor - 1}"
+                return Text(code, OR, _common(dtype, a, b), known)
         return self._helper("fb_tir_floormod", dtype, a, b)
 
     def _minimum(self, expression: prim.Min) -> Text:
@@ -333,9 +379,20 @@ class ExpressionPrinter:
         return Interval(-math.inf, other.low)
 
     def _helper(
-        self, name: str, dtype: str, a: Text, b: Text, known: Interval | None = None
+        self,
+        name: str,
+        dtype: str,
+        a: Text,
+        b: Text,
+        known: Interval | None = None,
+        wide: bool = False,
     ) -> Text:
-        """A call of one of the helpers, which exist for 32 and 64 bits, signed and not."""
+        """A call of one of the helpers, which exist for 32 and 64 bits, signed and not.
+
+        `wide` keeps a 64-bit operation at 64 bits although its operands are known to be small.
+        """
+        if not wide and a.range.low > INT32.low:  # INT32_MIN / -1 needs 64 bits
+            dtype = _common(dtype, a, b)
         bits, signed = iv.INTEGER_BITS[dtype]
         suffix = ("i" if signed or bits < 32 else "u") + ("64" if bits == 64 else "32")
         result = iv.of_dtype(dtype) if known is None else known
@@ -385,7 +442,7 @@ class ExpressionPrinter:
             return self(yes) if test.code == "1" else self(no)
         a, b = self(yes), self(no)
         code = f"{test.within(OR)} ? {a.within(OR)} : {b.within(OR)}"
-        return Text(code, TERNARY, a.dtype, a.range.union(b.range))
+        return Text(code, TERNARY, _common(self.dtype(yes), a, b), a.range.union(b.range))
 
     # Bits.
 
@@ -397,21 +454,19 @@ class ExpressionPrinter:
         bits, _ = iv.INTEGER_BITS[dtype]
         possible = iv.of_dtype(dtype)
         if not b.range.inside(Interval(0, bits - 1)):
-            return self._helper("fb_tir_shl", dtype, a, b)
-        wide = "uint64_t" if bits == 64 else "uint32_t"
+            return self._helper("fb_tir_shl", dtype, a, b, wide=True)
         if b.range.low == b.range.high:
             factor = 1 << int(b.range.low)
             known = Interval(a.range.low * factor, a.range.high * factor)
             if known.inside(possible):
+                a, c_type = self._wide_enough(a, a, known, dtype)
                 if a.range.low >= 0:
-                    return Text(f"{a.within(SUM)} << {b.within(SUM)}", SHIFT, dtype, known)
-                return Text(
-                    f"{a.within(PRODUCT)} * {self.literal(factor, dtype).code}",
-                    PRODUCT,
-                    dtype,
-                    known,
-                )
-        code = f"({C_TYPES[dtype]})(({wide}){a.within(UNARY)} << {b.within(SUM)})"
+                    code = f"{a.within(PRODUCT)} << {b.within(PRODUCT)}"
+                    return Text(code, SHIFT, c_type, known)
+                code = f"{a.within(PRODUCT)} * {self.literal(factor, dtype).code}"
+                return Text(code, PRODUCT, c_type, known)
+        unsigned = "uint64_t" if bits == 64 else "uint32_t"
+        code = f"({C_TYPES[dtype]})(({unsigned}){a.within(UNARY)} << {b.within(PRODUCT)})"
         return Text(code, UNARY, dtype, possible)
 
     def _shift_right(self, expression: prim.RShift) -> Text:
@@ -419,18 +474,21 @@ class ExpressionPrinter:
         a, b = self(expression.a), self(expression.b)
         bits, _ = iv.INTEGER_BITS[dtype]
         if not b.range.inside(Interval(0, bits - 1)):
-            return self._helper("fb_tir_shr", dtype, a, b)
+            return self._helper("fb_tir_shr", dtype, a, b, wide=True)
         known = Interval(min(a.range.low, 0), max(a.range.high, 0))
         if b.range.low == b.range.high:
             known = iv.floor_divide(a.range, 1 << int(b.range.low))
-        return Text(f"{a.within(SUM)} >> {b.within(SUM)}", SHIFT, dtype, known)
+        c_type = _common(dtype, a, a)
+        if c_type == "int32" and b.range.high > 31:
+            a, c_type = Text(f"(int64_t){a.within(UNARY)}", UNARY, dtype, a.range), dtype
+        return Text(f"{a.within(PRODUCT)} >> {b.within(PRODUCT)}", SHIFT, c_type, known)
 
     def _bitwise(self, expression: prim.BinaryOpExpr) -> Text:
         symbol = {"BitwiseAnd": "&", "BitwiseOr": "|", "BitwiseXor": "^"}[type(expression).__name__]
-        dtype = self.dtype(expression)
         a, b = self(expression.a), self(expression.b)
+        c_type = _common(self.dtype(expression), a, b)
         code = f"{a.within(UNARY)} {symbol} {b.within(UNARY)}"
-        return Text(code, OR, dtype, iv.of_dtype(dtype))
+        return Text(code, OR, c_type, iv.of_dtype(c_type))
 
     def _bitwise_not(self, expression: prim.BitwiseNot) -> Text:
         dtype = self.dtype(expression)
@@ -469,13 +527,16 @@ class ExpressionPrinter:
                 return Text(f"({c_type}){value.within(UNARY)}", UNARY, dtype, whole)
             source = "float" if value.dtype == "float32" else "double"
             return Text(f"fb_{source}_to_{dtype}({value.code})", ATOM, dtype, possible)
+        if dtype == "int64" and value.range.inside(INT32):
+            dtype, c_type, possible = "int32", "int32_t", INT32
+            if value.dtype == dtype:
+                return value
         fits = value.range.inside(possible)
         known = value.range if fits else possible
-        bits, _ = iv.INTEGER_BITS[dtype]
         source_bits, _ = iv.INTEGER_BITS[value.dtype]
         if fits and dtype == "int32" and source_bits < 32:  # C promotes by itself
             return Text(value.code, value.precedence, dtype, known)
-        if isinstance(value.code, str) and value.range.low == value.range.high and fits:
+        if fits and value.code.lstrip("-").isdigit():
             return self.literal(int(value.range.low), dtype)
         return Text(f"({c_type}){value.within(UNARY)}", UNARY, dtype, known)
 
@@ -485,6 +546,12 @@ class ExpressionPrinter:
         name = str(getattr(call.op, "name", call.op)).split(".")[-1]
         if name == "if_then_else":
             return self._choose(*call.args)
+        bound, self._index_bound = self._index_bound, None
+        text = self._function_call(call, name)
+        self._index_bound = bound
+        return text
+
+    def _function_call(self, call: ir.Call, name: str) -> Text:
         if name in ("likely", "ret"):
             return self(call.args[0])
         if name == "shift_left":
@@ -497,7 +564,7 @@ class ExpressionPrinter:
             return self._reinterpret(call, dtype)
         if name in ("popcount", "clz"):
             value = self(call.args[0])
-            bits = iv.INTEGER_BITS[value.dtype][0]
+            bits = iv.INTEGER_BITS[self.dtype(call.args[0])][0]
             unsigned = "uint64_t" if bits == 64 else f"uint{bits}_t"
             code = f"fb_tir_{name}(({unsigned}){value.within(UNARY)}"
             code += ")" if name == "popcount" else f", {bits})"
@@ -507,6 +574,9 @@ class ExpressionPrinter:
         if dtype == "float64" and name not in DOUBLE_MATH:
             raise self.refusal(f"{name} in float64")
         function = MATH[name] if dtype == "float32" else f"fb_{name}"
+        if name == "sqrt" and isinstance(call.args[0], prim.FloatImm):
+            root = np.sqrt(np.dtype(dtype).type(call.args[0].value))  # as exact as fb_sqrt
+            return self._float(prim.FloatImm(dtype, float(root)))
         arguments = [self(argument) for argument in call.args]
         known = iv.of_dtype(dtype)
         if name in ROUNDINGS:
@@ -527,6 +597,13 @@ class ExpressionPrinter:
         if dtype not in iv.FLOATS and value.dtype not in iv.FLOATS:
             return self.converted(value, dtype)
         raise self.refusal(f"reinterpretation of {value.dtype} as {dtype}")
+
+
+def _common(dtype: str, a: Text, b: Text) -> str:
+    """The C type of an operation of that dtype whose result is no wider than its operands."""
+    if dtype != "int64" or "int64" in (a.dtype, b.dtype):
+        return dtype
+    return "int32"
 
 
 def _rounded(known: Interval) -> Interval:

@@ -59,19 +59,15 @@ def legalize(layer: str, call: relax.Call, constants: Mapping[int, np.ndarray]) 
 
     arguments = [replaced(argument, index) for index, argument in enumerate(call.args)]
     alone = relax.Call(call.op, arguments, call.attrs, call.ty_args)
-    module = _function("main", parameters, lambda builder: builder.emit(alone))
+    builder = relax.BlockBuilder()
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            result = builder.emit_output(builder.emit(alone))
+        builder.emit_func_output(result)
+    module = builder.get()
     with target.Target("c"):
         module = relax.transform.LegalizeOps(LEGALIZATIONS)(module)
     return _one_function(layer, call.op.name, module)
-
-
-def _function(name, parameters, body) -> ir.IRModule:  # noqa: ANN001
-    builder = relax.BlockBuilder()
-    with builder.function(name, parameters):
-        with builder.dataflow():
-            result = builder.emit_output(body(builder))
-        builder.emit_func_output(result)
-    return builder.get()
 
 
 class _Flattened:

@@ -15,18 +15,22 @@ import re
 from collections.abc import Callable
 
 import tvm_ffi
-from tvm import ir, tirx
+from tvm import ir, sym, tirx
 from tvm.ir import prim
 
-from .expressions import C_TYPES, ExpressionPrinter
+from .expressions import C_TYPES, INT32, ExpressionPrinter
 from .interval import Interval
 
 #: Intermediates up to this many bytes live on the stack, larger ones in scratch memory.
 STACK_BYTES = 256
 _KEYWORDS = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if
-    inline int long register restrict return short signed sizeof static struct switch typedef union
-    unsigned void volatile while scratch""".split()
+    keyword
+    for line in (
+        "auto break case char const continue default do double else enum extern float for goto if",
+        "inline int long register restrict return short signed sizeof static struct switch",
+        "typedef union unsigned void volatile while scratch",
+    )
+    for keyword in line.split()
 )
 _DTYPE_BYTES = {name: int(re.sub(r"\D", "", c) or 32) // 8 for name, c in C_TYPES.items()}
 _DTYPE_BYTES["float64"] = 8
@@ -147,13 +151,17 @@ class _StatementPrinter:
             raise self.expressions.refusal("vector and device loops")
         variable = loop.loop_var
         name = self._name(variable.name)
-        first, extent = self.expressions(loop.min), self.expressions(loop.extent)
-        end = self.expressions(loop.min + loop.extent)
+        first = self.expressions(loop.min)
+        # Loop bounds from `guards.py` cancel here; an end before the start is an empty loop.
+        end = self.expressions(sym.Analyzer().simplify(loop.min + loop.extent))
         step = 1 if loop.step is None else int(loop.step)
         self.expressions.names[variable] = name
-        last = first.range.high + max(extent.range.high - 1, 0)
+        last = max(end.range.high - 1, first.range.low)
         self.expressions.ranges[variable] = Interval(first.range.low, last)
-        c_type = C_TYPES[self.expressions.dtype(variable)]
+        dtype = self.expressions.dtype(variable)
+        if self.expressions.ranges[variable].inside(INT32):
+            dtype = self.expressions.types[variable] = "int32"
+        c_type = C_TYPES[dtype]
         advance = f"{name}++" if step == 1 else f"{name} += {step}"
         self._line(f"for ({c_type} {name} = {first.code}; {name} < {end.code}; {advance}) {{")
         self._block(loop.body)
@@ -209,6 +217,7 @@ class _StatementPrinter:
         name = self._name(statement.var.name)
         self.expressions.names[statement.var] = name
         self.expressions.ranges[statement.var] = value.range
+        self.expressions.types[statement.var] = value.dtype
         self._line(f"const {C_TYPES[value.dtype]} {name} = {value.code};")
 
     def _if(self, statement: tirx.IfThenElse) -> None:

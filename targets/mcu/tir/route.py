@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
 from ....errors import FewbitsError
 from ..program import Argument, Buffer, Constant, KernelCall, Scratch
 from ..target import McuTarget
 from .lowering import lower_function
+from .overlap import divides, overlap_distances
 from .primfunc import Legalized, legalize
 from .printer import print_function
-from .schedule import schedule
+from .schedule import fuse_loops, schedule
 
 #: Kernel headers that generated functions need.
 INCLUDES = ("tir.h",)
@@ -53,9 +54,8 @@ def lower_with_tir(
             f"not {len(outputs)} and {len(inputs)}",
             where=layer,
         )
-    scheduled = schedule(legalized.function)
-    lowered = lower_function(scheduled)
-    function = print_function(lowered, legalized.outputs, in_place=False, layer=layer)
+    lowered, distances = _lowered(legalized.function)
+    function = print_function(lowered, legalized.outputs, in_place=bool(distances), layer=layer)
     arguments: list[Argument] = [_argument(source, inputs) for source in legalized.sources]
     arguments += outputs
     if function.scratch:
@@ -69,11 +69,37 @@ def lower_with_tir(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         scratch=function.scratch,
-        overlap=tuple(None for _ in inputs),
+        overlap=_overlap(legalized, distances, inputs),
         source=function.source,
         includes=INCLUDES,
         note=_note(call, inputs, outputs),
     )
+
+
+def _lowered(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, dict[int, int]]:
+    """The scheduled, lowered function, and how its output may overlap its parameters."""
+    scheduled = schedule(function)
+    flat = fuse_loops(scheduled)
+    if flat is not None:
+        lowered = lower_function(flat)
+        if not divides(lowered):
+            return lowered, overlap_distances(lowered)
+    lowered = lower_function(scheduled)
+    return lowered, overlap_distances(lowered)
+
+
+def _overlap(
+    legalized: Legalized, distances: Mapping[int, int], inputs: Sequence[Buffer]
+) -> tuple[int | None, ...]:
+    """`KernelCall.overlap` from distances by parameter. An input that is several arguments, or
+    none, must keep to itself (unused arguments may be anything, but are not worth a rule)."""
+    result: list[int | None] = []
+    for position, buffer in enumerate(inputs):
+        uses = [i for i, source in enumerate(legalized.sources) if source is position]
+        same = sum(other.name == buffer.name for other in inputs)
+        alone = len(uses) == 1 and same == 1
+        result.append(distances.get(uses[0]) if alone else None)
+    return tuple(result)
 
 
 def _argument(source: int | np.ndarray, inputs: Sequence[Buffer]) -> Argument:
@@ -86,6 +112,3 @@ def _note(call: relax.Call, inputs: Sequence[Buffer], outputs: Sequence[Buffer])
     if any(buffer.dtype.startswith("float") for buffer in (*inputs, *outputs)):
         return "float arithmetic, generated code"
     return "generated code, not a tuned kernel"
-
-
-__all__ = ["Legalized", "lower_with_tir"]

@@ -1,9 +1,150 @@
-"""Schedules for one core, little memory and no caches worth tuning for."""
+"""A schedule for one core with little memory: no large intermediates, accumulators in registers.
+
+Every step is one TIR schedule primitive, so the program's meaning is TVM's responsibility; what is
+decided here is only which producer is worth recomputing and how deep it can sit in its consumer's
+loops without being computed twice.
+"""
 
 from __future__ import annotations
 
-from tvm import tirx
+import math
+
+import tvm_ffi
+from tvm import ir, s_tir, tirx
+from tvm.ir import prim
+from tvm.s_tir.schedule import SBlockRV, Schedule, ScheduleError
+
+#: A producer is recomputed at every use where that adds at most this many float operations.
+RECOMPUTED_OPERATIONS = 4
+_COSTS = {prim.Add: 1, prim.Sub: 1, prim.Mul: 1, prim.Div: 8, prim.Max: 1, prim.Min: 1}
+_CALL_COST = 16
+_FREE_CALLS = frozenset({"if_then_else", "likely", "reinterpret", "fabs"})
 
 
 def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    return function
+    """Inline what only moves data, compute the rest where it is needed, split off initial values.
+
+    Blocks that TIR schedules cannot handle (loops written by hand in a legalization) stay as they
+    are.
+    """
+    # PrimFuncs of BlockBuilder are private and nameless in a module of their own.
+    sch = Schedule(ir.IRModule({"main": function}), error_render_level="none")
+    root = _root(sch)
+    if root is None:
+        return function
+    _stage_reductions(sch, root)
+    _inline(sch, root)
+    _sink(sch, root)
+    _initialize_outside(sch, root)
+    return sch.mod["main"]
+
+
+def fuse_loops(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    """The function with its only loop nest as one flat loop; None where there are several."""
+    sch = Schedule(ir.IRModule({"main": function}), error_render_level="none")
+    root = _root(sch)
+    blocks = sch.get_child_blocks(root) if root is not None else []
+    if len(blocks) != 1 or sch.get(blocks[0]).init is not None:
+        return None
+    loops = sch.get_loops(blocks[0])
+    if len(loops) < 2:
+        return None
+    try:
+        sch.fuse(*loops)
+    except ScheduleError:
+        return None
+    return sch.mod["main"]
+
+
+def _root(sch: Schedule) -> SBlockRV | None:
+    body = sch.mod["main"].body
+    is_root = isinstance(body, s_tir.SBlockRealize) and body.block.name_hint == "root"
+    return sch.get_sblock("root") if is_root else None
+
+
+def _iterations(sch: Schedule, block: SBlockRV) -> int:
+    return math.prod(int(sch.get(loop).extent) for loop in sch.get_loops(block))
+
+
+def _stage_reductions(sch: Schedule, root: SBlockRV) -> None:
+    """A reduction into an output gets an accumulator of its own, copied when it is done."""
+    for block in sch.get_child_blocks(root):
+        if sch.get(block).init is None or sch.get_consumers(block):
+            continue
+        try:
+            sch.cache_write(block, 0, "global")
+        except ScheduleError:
+            continue
+
+
+def _inline(sch: Schedule, root: SBlockRV) -> None:
+    for block in sch.get_child_blocks(root):
+        consumers = sch.get_consumers(block)
+        if not consumers or sch.get(block).init is not None:
+            continue
+        produced = max(_iterations(sch, block), 1)
+        uses = sum(_iterations(sch, consumer) for consumer in consumers) / produced
+        extra = _cost(sch.get(block)) * max(uses - 1, 0)
+        if extra <= RECOMPUTED_OPERATIONS:
+            try:
+                sch.compute_inline(block)
+            except ScheduleError:
+                continue
+
+
+def _cost(block: s_tir.SBlock) -> int:
+    """Float operations of one execution; comparisons, moves and index arithmetic are free."""
+    total = 0
+
+    def visit(node: ir.Expr) -> None:
+        nonlocal total
+        if not str(getattr(node.ty, "dtype", "")).startswith("float"):
+            return
+        if isinstance(node, ir.Call):
+            name = str(getattr(node.op, "name", "")).split(".")[-1]
+            total += 0 if name in _FREE_CALLS else _CALL_COST
+        else:
+            total += _COSTS.get(type(node), 0)
+
+    tvm_ffi.structural_walk(block.body, [(ir.Expr, visit)])
+    return total
+
+
+def _sink(sch: Schedule, root: SBlockRV) -> None:
+    """Move each producer into its consumers' loops, as deep as goes without computing more."""
+    for block in reversed(sch.get_child_blocks(root)):
+        consumers = sch.get_consumers(block)
+        if not consumers:
+            continue
+        before = _iterations(sch, block)
+        shared = sch.get_loops(consumers[0])
+        for other in consumers[1:]:
+            theirs = [sch.get(loop) for loop in sch.get_loops(other)]
+            common = 0
+            while common < min(len(shared), len(theirs)) and sch.get(shared[common]).same_as(
+                theirs[common]
+            ):
+                common += 1
+            shared = shared[:common]
+        for depth in range(len(shared) - 1, -1, -1):
+            trial = sch.copy()
+            try:
+                trial.compute_at(block, shared[depth])
+            except ScheduleError:
+                continue
+            if _iterations(trial, block) <= before:
+                sch.compute_at(block, shared[depth])
+                break
+
+
+def _initialize_outside(sch: Schedule, root: SBlockRV) -> None:
+    """Set accumulators before the reduction's loops instead of testing inside them."""
+    for block in sch.get_child_blocks(root):
+        if sch.get(block).init is None:
+            continue
+        for loop in reversed(sch.get_loops(block)):
+            try:
+                sch.decompose_reduction(block, loop)
+            except ScheduleError:
+                continue
+            break
