@@ -141,7 +141,7 @@ FB_INLINE fb_conv_place fb_conv_quads_block(const fb_conv_shape *shape, const fb
     return place;
 }
 
-/* weights [groups][ceil(O/4)][K][4], table [groups][O][2] with O = out_c / groups.
+/* weights [groups][ceil(O/4)][K][4], table [groups][ceil(O/4)][4][2] with O = out_c / groups.
  * scratch: FB_QUADS_PIXELS * (K + kw * I), the second term only where runs are built. */
 FB_INLINE void fb_conv2d_quads(const int8_t *input, int8_t *output, const int8_t *weights,
                                const int32_t *table, void *scratch, int32_t batch, int32_t in_h,
@@ -159,7 +159,7 @@ FB_INLINE void fb_conv2d_quads(const int8_t *input, int8_t *output, const int8_t
     for (int32_t n = 0; n < batch; n++) {
         for (int32_t group = 0; group < groups; group++) {
             const fb_gemm gemm = {weights + group * ((outputs + 3) / 4) * 4 * depth,
-                                  table + group * outputs * 2,
+                                  table + group * ((outputs + 3) / 4) * 8,
                                   depth, outputs, out_c, shift, lo, hi};
             const int8_t *const image = input + group * channels;
             int8_t *out = output + group * outputs;

@@ -7,7 +7,7 @@
 
 #include "gemm.h"
 
-/* weights [ceil(O/4)][K][4], table [O][2]: see gemm.h. */
+/* weights [ceil(O/4)][K][4], table [ceil(O/4)][4][2]: see gemm.h. */
 FB_INLINE void fb_dense_quads(const int8_t *input, int8_t *output, const int8_t *weights,
                               const int32_t *table, int32_t rows, int32_t depth, int32_t channels,
                               int32_t shift, int32_t lo, int32_t hi) {

@@ -8,7 +8,7 @@
  *              ...                                            ...
  *              k=K-1                  then channels 4-7 (missing ones are zero), ...
  *
- * table    one pair per channel: bias, multiplier
+ * table    one pair per channel: bias, multiplier; zeros for the missing channels
  *
  * The functions are shared by all layers of a model: their inner loops are long enough that
  * specializing them per layer would only cost flash.
@@ -18,6 +18,7 @@
 #ifndef FB_GEMM_H
 #define FB_GEMM_H
 
+#include "gemm_riscv.h"
 #include "requantize.h"
 
 /* Pixels that share a load of weights: as many as the registers allow. */
@@ -29,7 +30,7 @@
 #define FB_QUADS_PIXELS 4
 #endif
 
-/* What stays the same for all pixels of a layer. */
+/* What stays the same for all pixels of a layer. Assembly knows the order of the fields. */
 typedef struct {
     const void *weights;
     const int32_t *table;
@@ -77,12 +78,34 @@ FB_INLINE void fb_quads_block(const fb_gemm *gemm, const int8_t *acts, int8_t *o
     }
 }
 
-FB_NOINLINE void fb_quads_many(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
+FB_NOINLINE void fb_quads_many_portable(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
     fb_quads_block(gemm, acts, output, FB_QUADS_PIXELS);
 }
 
-FB_NOINLINE void fb_quads_one(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
+FB_NOINLINE void fb_quads_one_portable(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
     fb_quads_block(gemm, acts, output, 1);
+}
+
+/* FB_QUADS_PIXELS pixels, all channels. */
+FB_INLINE void fb_quads_many(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
+#if FB_RISCV
+    if (gemm->shift == 0) {
+        fb_quads_four_riscv(gemm, acts, output);
+        return;
+    }
+#endif
+    fb_quads_many_portable(gemm, acts, output);
+}
+
+/* One pixel, all channels. Its activations may be any bytes in a row. */
+FB_INLINE void fb_quads_one(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
+#if FB_RISCV
+    if (gemm->shift == 0) {
+        fb_quads_one_riscv(gemm, acts, output);
+        return;
+    }
+#endif
+    fb_quads_one_portable(gemm, acts, output);
 }
 
 #endif

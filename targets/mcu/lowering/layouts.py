@@ -33,8 +33,9 @@ def pack_quads(weight: np.ndarray) -> np.ndarray:
 
 
 def table_quads(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
-    """One (bias, multiplier) pair per channel: [O, 2] int32."""
-    return np.ascontiguousarray(np.stack([bias, multiplier], axis=-1), dtype=np.int32)
+    """One (bias, multiplier) pair per channel: [ceil(O/4), 4, 2] int32, missing ones zero."""
+    rows = np.stack([bias, multiplier], axis=-1).astype(np.int32)
+    return np.ascontiguousarray(_pad(rows, 0, 4).reshape(-1, 4, 2))
 
 
 def _pairs(array: np.ndarray) -> np.ndarray:
