@@ -61,7 +61,7 @@ class _Signer:
 
     def run(self, outputs: list[relax.Var]) -> list[relax.Var]:
         bindings = list(self.builder.bindings)
-        if not any(_unsigned(binding.var) for binding in bindings):
+        if not any(_involved(binding) for binding in bindings):
             return outputs
         self.builder.bindings.clear()
         for binding in bindings:
@@ -194,6 +194,12 @@ class _Signer:
             return moved
         value = call.attrs.pad_value - _HALF[dtype_of(call.args[0])]
         return op.nn.pad(moved.args[0], list(call.attrs.pad_width), "constant", value)
+
+
+def _involved(binding: Any) -> bool:
+    """Whether unsigned codes go in or come out."""
+    arguments = binding.value.args if isinstance(binding.value, relax.Call) else ()
+    return any(_unsigned(expression) for expression in (binding.var, *arguments))
 
 
 def _unsigned(expression: Any) -> bool:
