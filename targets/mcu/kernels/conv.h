@@ -14,6 +14,7 @@
  * Inner products:
  *     fb_conv2d_quads    gemm.h       any core
  *     fb_conv2d_pairs    gemm_dsp.h   cores with SMLAD
+ *     fb_conv2d_bytes    gemm_armv6m.h   Thumb-1 cores
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -21,6 +22,7 @@
 #define FB_CONV_H
 
 #include "gemm.h"
+#include "gemm_armv6m.h"
 #include "gemm_dsp.h"
 
 typedef struct {
@@ -173,6 +175,44 @@ FB_INLINE void fb_conv2d_quads(const int8_t *input, int8_t *output, const int8_t
         }
         input += in_h * in_w * in_c;
         output += pixels * out_c;
+    }
+}
+
+/* weights [groups][ceil(O/4)][K][4] of w + 128, table [groups][ceil(O/4)][4][2].
+ * scratch: K + kw * I, the second term only where runs are built. */
+FB_INLINE void fb_conv2d_bytes(const int8_t *input, int8_t *output, const uint8_t *weights,
+                               const int32_t *table, void *scratch, int32_t batch, int32_t in_h,
+                               int32_t in_w, int32_t in_c, int32_t out_h, int32_t out_w,
+                               int32_t out_c, int32_t kh, int32_t kw, int32_t stride_y,
+                               int32_t stride_x, int32_t top, int32_t left, int32_t dilation_y,
+                               int32_t dilation_x, int32_t groups, int32_t zero, int32_t shift,
+                               int32_t lo, int32_t hi) {
+    const int32_t channels = in_c / groups, outputs = out_c / groups;
+    const int32_t depth = kh * kw * channels, fours = (outputs + 3) / 4;
+    const fb_conv_shape shape = {in_h, in_w, in_c,     out_h,      out_w,      kh,      kw,  stride_y,
+                                 stride_x, top, left, dilation_y, dilation_x, channels, zero};
+    uint8_t *const acts = (uint8_t *)scratch;
+    int8_t *const spare = (int8_t *)scratch + depth;
+    for (int32_t n = 0; n < batch; n++) {
+        for (int32_t group = 0; group < groups; group++) {
+            const fb_gemm gemm = {weights + group * fours * 4 * depth, table + group * fours * 8,
+                                  depth, outputs, out_c, shift, lo, hi};
+            const int8_t *const image = input + group * channels;
+            int8_t *out = output + group * outputs;
+            fb_conv_place place = {-left, -top};
+            for (int32_t rest = out_h * out_w; rest > 0; rest--, out += out_c) {
+                uint8_t *next = acts;
+                int32_t sum = 0;
+                for (int32_t tap_y = 0; tap_y < kh; tap_y++) {
+                    const int8_t *run = fb_conv_run(&shape, image, spare, place, tap_y);
+                    next = fb_bytes_append(next, run, kw * channels, &sum);
+                }
+                fb_bytes_unsigned(&gemm, acts, out, -128 * sum);
+                place = fb_conv_next(&shape, place);
+            }
+        }
+        input += in_h * in_w * in_c;
+        output += out_h * out_w * out_c;
     }
 }
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from ..program import Argument, Buffer, Constant, KernelCall, Scratch
 from ..target import McuTarget
-from .layouts import pack_pairs, pack_quads, pairs_hold, table_pairs, table_quads
+from .layouts import (
+    pack_bytes,
+    pack_pairs,
+    pack_quads,
+    pairs_hold,
+    table_bytes,
+    table_pairs,
+    table_quads,
+)
 from .window import Window
 
 
@@ -43,23 +51,34 @@ class InnerProduct:
         note: why a faster one was not taken, or None.
     """
 
-    name: Literal["quads", "pairs"]
+    name: Literal["quads", "bytes", "pairs"]
     pixels: int
     note: str | None = None
 
     def constants(
-        self, weight: np.ndarray, requantization: Requantization, groups: int
+        self, weight: np.ndarray, requantization: Requantization, window: Window | None = None
     ) -> tuple[Constant, Constant]:
-        """Weights [O, K] and requantization table, laid out group after group."""
-        pack, table = {
-            "quads": (pack_quads, table_quads),
-            "pairs": (pack_pairs, table_pairs),
-        }[self.name]
-        weights = [pack(part) for part in np.split(weight, groups)]
-        biases = np.split(requantization.bias, groups)
-        multipliers = np.split(requantization.multiplier, groups)
-        tables = [table(b, m) for b, m in zip(biases, multipliers, strict=True)]
-        return Constant("weights", np.stack(weights)), Constant("requantization", np.stack(tables))
+        """Weights [O, K] and requantization table of a convolution, group after group; without a
+        window those of a fully connected layer."""
+        groups = window.groups if window else 1
+        packed, tables = [], []
+        for w, b, m in zip(
+            np.split(weight, groups),
+            np.split(requantization.bias, groups),
+            np.split(requantization.multiplier, groups),
+            strict=True,
+        ):
+            if self.name == "pairs":
+                packed.append(pack_pairs(w))
+                tables.append(table_pairs(b, m))
+            elif self.name == "bytes":
+                packed.append(pack_bytes(w))
+                gathered = table_bytes(w, b, m, requantization.shift)
+                tables.append(gathered if window else table_quads(b, m))
+            else:
+                packed.append(pack_quads(w))
+                tables.append(table_quads(b, m))
+        return Constant("weights", np.stack(packed)), Constant("requantization", np.stack(tables))
 
     def literals(self, requantization: Requantization) -> tuple[int, ...]:
         """The last arguments of its functions."""
@@ -70,7 +89,7 @@ class InnerProduct:
         """Bytes of scratch memory for a convolution: a block's activations, and runs that are put
         together (see conv.h)."""
         in_place = window.runs_together and window.stays_inside
-        if self.name == "quads":
+        if self.name != "pairs":
             return self.pixels * (window.depth + (0 if in_place else window.run))
         quads = -(-window.depth // 4)
         spare = 4 * quads if window.run % 4 else 0 if in_place else window.run
@@ -84,7 +103,7 @@ def choose(
     if target.family != "arm":
         return InnerProduct("quads", 4)
     if not target.long_multiply:
-        return InnerProduct("quads", 1)
+        return InnerProduct("bytes", 1)
     if not target.dsp:
         return InnerProduct("quads", 2)
     if requantization.shift:
@@ -115,7 +134,7 @@ def convolution_call(
     input_zero: int,
 ) -> KernelCall:
     """A call of ``fb_conv2d_*``, for weights [O, kh · kw · I] int8."""
-    packed, table = product.constants(weight, requantization, window.groups)
+    packed, table = product.constants(weight, requantization, window)
     arguments: tuple[Argument, ...] = (
         x, output, packed, table, Scratch(),
         window.batch, window.in_h, window.in_w, window.channels,
@@ -150,7 +169,7 @@ def dense_call(
 ) -> KernelCall:
     """A call of ``fb_dense_*``, for weights [O, K] int8. Rows are read while others are written,
     so input and output share no memory."""
-    packed, table = product.constants(weight, requantization, 1)
+    packed, table = product.constants(weight, requantization)
     outputs, depth = weight.shape
     return KernelCall(
         layer=layer,

@@ -38,6 +38,21 @@ def table_quads(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(_pad(rows, 0, 4).reshape(-1, 4, 2))
 
 
+def pack_bytes(weight: np.ndarray) -> np.ndarray:
+    """Weights [O, K] int8 for `fb_*_bytes`: like `pack_quads`, w + 128 as uint8."""
+    return (pack_quads(weight).astype(np.int16) + 128).astype(np.uint8)
+
+
+def table_bytes(
+    weight: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: int
+) -> np.ndarray:
+    """Like `table_quads`, for inputs that a convolution gathers as x + 128: what that adds to the
+    sums is off the bias (modulo 2^32, as the kernel adds)."""
+    excess = 128 * weight.astype(np.int64).sum(axis=1) << shift
+    moved = (bias.astype(np.int64) - excess) & 0xFFFFFFFF
+    return table_quads(moved.astype(np.uint32).view(np.int32), multiplier)
+
+
 def _pairs(array: np.ndarray) -> np.ndarray:
     """Channels [O, ...] two by two, [ceil(O/2), 2, ...]; an odd last one with the one before."""
     channels = np.arange(len(array))
