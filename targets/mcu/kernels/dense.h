@@ -5,6 +5,7 @@
 #ifndef FB_DENSE_H
 #define FB_DENSE_H
 
+#include "dense_dsp.h"
 #include "gemm.h"
 #include "gemm_armv6m.h"
 

@@ -180,7 +180,6 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     "pop {r4-r7, pc}\n"                                                                  \
     ".align 2\n"
 
-/* gcc assembles Armv6-M with the older spelling unless told. */
 FB_V6M_NAKED void fb_bytes_unsigned_armv6m(const fb_gemm *gemm __attribute__((unused)),
                                            const uint8_t *acts __attribute__((unused)),
                                            int8_t *output __attribute__((unused)),

@@ -26,7 +26,7 @@ def lower_dense(
     rows = math.prod(x.shape[:-1])
     requantization = gemm.Requantization.of(call.attrs, constants[2], constants[3])
     product = gemm.choose(target, constants[1], requantization)
-    if rows >= product.pixels > 1:
+    if rows >= max(product.pixels, 2):
         return gemm.convolution_call(
             layer, "dense", x, output, gemm.rows_window(rows, constants[1]), constants[1],
             requantization, product, input_zero=0,

@@ -12,10 +12,12 @@ from ..program import Argument, Buffer, Constant, KernelCall, Scratch
 from ..target import McuTarget
 from .layouts import (
     pack_bytes,
+    pack_dense_pairs,
     pack_pairs,
     pack_quads,
     pairs_hold,
     table_bytes,
+    table_dense_pairs,
     table_pairs,
     table_quads,
 )
@@ -69,8 +71,8 @@ class InnerProduct:
             strict=True,
         ):
             if self.name == "pairs":
-                packed.append(pack_pairs(w))
-                tables.append(table_pairs(b, m))
+                packed.append(pack_pairs(w) if window else pack_dense_pairs(w))
+                tables.append(table_pairs(b, m) if window else table_dense_pairs(b, m))
             elif self.name == "bytes":
                 packed.append(pack_bytes(w))
                 gathered = table_bytes(w, b, m, requantization.shift)

@@ -90,3 +90,31 @@ def table_pairs(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
     raw = (256 * starts[:, 1] + starts[:, 0]) & 0xFFFFFFFF
     columns = [raw.astype(np.uint32).view(np.int32), starts[:, 0], factors[:, 1], factors[:, 0]]
     return np.ascontiguousarray(np.stack(columns, axis=-1), dtype=np.int32)
+
+
+def _four_pairs(channels: int) -> int:
+    """How many channel pairs a fully connected layer takes four by four."""
+    return channels // 2 // 4 * 4
+
+
+def pack_dense_pairs(weight: np.ndarray) -> np.ndarray:
+    """Weights [O, K] int8 for ``fb_dense_pairs``: those of `pack_pairs`, in another order.
+
+    ::
+
+        channels 0-7   quad 0: pair 0, pair 1, pair 2, pair 3 | quad 1: ...
+        channels 8-15  ...
+        the rest       pair by pair as in `pack_pairs`
+    """
+    pairs = pack_pairs(weight)
+    count = _four_pairs(len(weight))
+    together = pairs[:count].reshape(-1, 4, *pairs.shape[1:]).swapaxes(1, 2)
+    return np.concatenate([together.ravel(), pairs[count:].ravel()])
+
+
+def table_dense_pairs(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
+    """`table_pairs` with four pairs' starts before their four multipliers: [ceil(O/2) · 4]."""
+    table = table_pairs(bias, multiplier)
+    count = _four_pairs(len(bias))
+    together = table[:count].reshape(-1, 4, 2, 2).swapaxes(1, 2)
+    return np.concatenate([together.ravel(), table[count:].ravel()])
