@@ -24,6 +24,7 @@ typedef struct {
     uint64_t total, limit, trap;
     int (*stop)(void *engine);
     int (*read_register)(void *engine, int name, void *value);
+    int (*write_register)(void *engine, int name, const void *value);
     /* Memory checks. */
     const fb_range *ranges;
     uint64_t ranges_count;
@@ -33,6 +34,7 @@ typedef struct {
     uint32_t alignment;   /* 0: unchecked, 1: multiword accesses, 2: all accesses */
     uint32_t problem;     /* see fb_problem */
     int32_t pc;           /* the emulator's name of the program counter */
+    int32_t epsr;         /* and of the execution status of an Arm core */
 } fb_tracer;
 
 enum fb_problem { FB_NONE, FB_LIMIT, FB_OUTSIDE_CODE, FB_UNALIGNED, FB_GUARD_READ, FB_GUARD_WRITE };
@@ -115,6 +117,15 @@ void fb_on_access(void *engine, int type, uint64_t address, int size, int64_t va
     fb_tracer *tracer = user;
     uint64_t bytes = (uint64_t)size;
     (void)value;
+    if (!tracer->riscv) {
+        /*
+         * To know the program counter here, unicorn 2 restores the state of the core before the
+         * instruction, and with it the IT bits of a conditional access, which translated code
+         * expects to be zero. They would make the next block conditional. Only the Thumb bit stays.
+         */
+        uint32_t thumb = 1u << 24;
+        tracer->write_register(engine, tracer->epsr, &thumb);
+    }
     if (tracer->alignment != 0 && (address & (bytes - 1)) != 0
         && (tracer->alignment == 2 || ((address & 3) != 0 && needs_words(tracer, engine)))) {
         problem(tracer, engine, FB_UNALIGNED, address, bytes);

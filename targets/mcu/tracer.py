@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from unicorn import unicorn_const
+from unicorn import arm_const, unicorn_const
 from unicorn.unicorn_py3.unicorn import Uc, uclib
 
 from .target import get_target
@@ -50,6 +50,7 @@ class _State(ctypes.Structure):
         ("trap", ctypes.c_uint64),
         ("stop", ctypes.c_void_p),
         ("read_register", ctypes.c_void_p),
+        ("write_register", ctypes.c_void_p),
         ("ranges", ctypes.c_void_p),
         ("ranges_count", ctypes.c_uint64),
         ("bad_address", ctypes.c_uint64),
@@ -60,6 +61,7 @@ class _State(ctypes.Structure):
         ("alignment", ctypes.c_uint32),
         ("problem", ctypes.c_uint32),
         ("pc", ctypes.c_int32),
+        ("epsr", ctypes.c_int32),
     )
 
 
@@ -110,9 +112,11 @@ class Tracer:
             trap=trap,
             stop=_address(uclib.uc_emu_stop),
             read_register=_address(uclib.uc_reg_read),
+            write_register=_address(uclib.uc_reg_write),
             riscv=int(riscv),
             alignment=alignment,
             pc=pc,
+            epsr=arm_const.UC_ARM_REG_EPSR,
         )
         library = _library()
         self._hook(engine, unicorn_const.UC_HOOK_BLOCK, library.fb_on_block)

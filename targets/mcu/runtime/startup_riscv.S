@@ -12,7 +12,10 @@ _start:
     .option pop
     la sp, fb_stack_top
     la t0, fb_trap
+    .option push
+    .option arch, +zicsr
     csrw mtvec, t0
+    .option pop
     j fb_start
     .size _start, . - _start
 
