@@ -22,14 +22,16 @@ class Calibration:
         batches: opens the stream; each batch maps input names to arrays whose first axis counts
             samples.
         source: where the samples come from, for reports (``"random"`` is marked there).
+        total: how many samples there are, for progress; None if that is not known.
         chunk: samples evaluated at once; bounds the memory.
-        progress: called with the number of samples done so far, or None.
+        progress: called with the number of samples done so far and `total`, or None.
     """
 
     batches: Callable[[], Iterable[Batch]]
     source: str
+    total: int | None = None
     chunk: int = 32
-    progress: Callable[[int], None] | None = None
+    progress: Callable[[int, int | None], None] | None = None
 
     def observe(
         self, module: ir.IRModule, names: Iterable[str], make: Callable[[], Observer]
@@ -56,4 +58,4 @@ class Calibration:
                     yield known
                 done += len(next(iter(piece.values())))
                 if self.progress is not None:
-                    self.progress(done)
+                    self.progress(done, self.total)

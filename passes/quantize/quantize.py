@@ -50,14 +50,31 @@ class Quantize(Pass):
         if is_qdq(module):
             context.note(self.name, None, "the model brings its own scales; they are kept")
             return module
-        plan = make_plan(module, self.ignore)
+        plan, parameters = self.plan(module, context)
         for layer, reason in plan.floats.items():
             context.note(self.name, layer, f"stays float: {reason}")
-        parameters = self._parameters(module, plan, context)
+        return self.insert(module, plan, parameters)
+
+    def plan(
+        self, module: ir.IRModule, context: PassContext
+    ) -> tuple[Plan, dict[str, AffineParameters]]:
+        """What would be quantized, with scale and zero point by name."""
+        self._check()
+        plan = make_plan(module, self.ignore)
+        return plan, self._parameters(module, plan, context)
+
+    def insert(
+        self, module: ir.IRModule, plan: Plan, parameters: dict[str, AffineParameters]
+    ) -> ir.IRModule:
+        """Carry out a plan, or a part of it."""
         weights = AffineFormat(8, symmetric=True, narrow=True)
         return insert_qdq(
             module, plan, parameters, weights, self.strategy == "channel", self.weight_observer
         )
+
+    def grid(self) -> AffineFormat:
+        """The activations' grid."""
+        return AffineFormat(8, symmetric=self.symmetric)
 
     def _check(self) -> None:
         choices = {
@@ -83,7 +100,7 @@ class Quantize(Pass):
         self, module: ir.IRModule, plan: Plan, context: PassContext
     ) -> dict[str, AffineParameters]:
         """Scale and zero point of every value to quantize."""
-        grid = AffineFormat(8, symmetric=self.symmetric)
+        grid = self.grid()
         observed = [
             name
             for group, names in plan.observed.items()

@@ -1,0 +1,335 @@
+"""How the verbs' results look in a terminal, and the small steps that only the CLI takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+
+from ...errors import FewbitsError
+from ..artifact import Artifact, open_artifact
+from .output import console, messages, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..driver import Compilation
+    from ..encodings import Encodings
+    from ..inspection import Inspection
+    from ..options import Options
+    from ..progress import Progress
+    from ..sensitivity import Sensitivity
+
+LAYER_TEXT = frozenset({"layer", "operator", "note"})
+
+
+def compiled(result: Artifact | Compilation, as_json: bool) -> None:
+    """The table after `compile` and for `report`."""
+    if not isinstance(result, Artifact):
+        _unfinished(result, as_json)
+        return
+    manifest = result.manifest
+    if as_json:
+        print_json({"folder": str(result.folder), **manifest})
+        return
+    layers = manifest["layers"]
+    total = manifest["instructions_per_inference"]
+    print_table(
+        f"{manifest['model']['name']} on {manifest['board'] or manifest['target']}, "
+        f"recipe {manifest['recipe']['name']}",
+        ["layer", "operator", "MACs", "instr.", "per MAC", "%", "flash B", "live RAM B", "SNR dB"],
+        (
+            (
+                layer["name"],
+                layer["operator"],
+                layer["macs"] or None,
+                layer["instructions"],
+                _ratio(layer["instructions"], layer["macs"], "{:.2f}"),
+                _ratio(layer["instructions"], total, "{:.1%}"),
+                layer["flash_bytes"],
+                layer["live_bytes"],
+                layer["snr_db"],
+            )
+            for layer in layers
+        ),
+        text=LAYER_TEXT,
+    )
+    console.print()
+    print_table(None, ["what", "figure"], summary(manifest))
+    for note in marks(manifest):
+        console.print(f"[yellow]![/] {escape(note)}")
+    console.print(f"\n{escape(str(result.folder))}: C project, bin/, manifest.json, report.html")
+
+
+def summary(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The figures that matter most."""
+    rows: list[tuple[str, Any]] = [
+        ("flash", _bytes(manifest["flash_bytes"])),
+        ("  code", _bytes(manifest["text_bytes"])),
+        ("  constants", _bytes(manifest["weights_bytes"])),
+        ("RAM (arena with scratch)", _bytes(manifest["ram_bytes"])),
+        ("stack", _bytes(manifest.get("stack_bytes"))),
+        ("MACs", manifest["macs"]),
+        ("instructions per inference", manifest["instructions_per_inference"]),
+    ]
+    evaluation = manifest.get("evaluation")
+    if evaluation:
+        rows += [
+            ("score, firmware", evaluation["score"]),
+            ("score, float (onnxruntime)", evaluation["float_score"]),
+            ("SNR against float, dB", evaluation["snr_db"]),
+            ("exact against the oracle", f"{evaluation['exact']:,} of {evaluation['samples']:,}"),
+        ]
+    elif manifest.get("golden"):
+        golden = manifest["golden"]["samples"]
+        rows.append(("exact against the oracle", f"{golden} of {golden} golden vectors"))
+    return rows
+
+
+def marks(manifest: Mapping[str, Any]) -> list[str]:
+    """What a reader of the figures must know."""
+    found = []
+    calibration = manifest.get("calibration")
+    if calibration and calibration["source"] == "random":
+        found.append("calibrated on random data: the accuracy means nothing")
+    if manifest["float_layers"]:
+        found.append(f"{len(manifest['float_layers'])} layers compute in floating point")
+    return found
+
+
+def _unfinished(state: Compilation, as_json: bool) -> None:
+    firmware = state.firmware
+    plan = firmware.plan if firmware else None
+    figures = {
+        "ram_bytes": plan.arena_bytes if plan else None,
+        "peak_layer": plan.peak_layer if plan else None,
+        "weights_bytes": firmware.constant_bytes if firmware else None,
+        "layers": len(firmware.program.calls) if firmware else None,
+        "macs": sum(c.macs for c in firmware.program.calls) if firmware else None,
+    }
+    if as_json:
+        print_json(figures)
+    else:
+        print_table(None, ["what", "figure"], figures.items())
+        console.print("nothing was written")
+
+
+def _ratio(part: int | None, whole: int | None, form: str) -> str | None:
+    return form.format(part / whole) if part and whole else None
+
+
+def _bytes(count: int | None) -> str | None:
+    return None if count is None else f"{count:,} B"
+
+
+def verified(artifact: Artifact, data: Path, limit: int | None, listener: Progress) -> Artifact:
+    """Evaluate an artifact, and keep the result in its manifest and report."""
+    from ..report import write_report
+    from ..verify import evaluate_artifact
+
+    listener.phase("run the evaluation set")
+    found = evaluate_artifact(artifact, data, limit=limit, progress=listener)
+    artifact.manifest["evaluation"] = found.as_dict()
+    artifact.manifest["score"] = found.score
+    artifact.save_manifest()
+    write_report(artifact.folder, artifact.manifest)
+    return artifact
+
+
+def evaluation(artifact: Artifact, as_json: bool) -> None:
+    """The result of `verify`; a difference from the oracle is a failure."""
+    found = artifact.manifest["evaluation"]
+    if as_json:
+        print_json(found)
+    else:
+        rows: list[tuple[str, Any]] = [
+            ("samples", found["samples"]),
+            ("exact against the oracle", found["exact"]),
+            ("score, firmware", found["score"]),
+            ("score, float (onnxruntime)", found["float_score"]),
+            ("same class as float", found["agreement"]),
+            ("SNR against float, dB", found["snr_db"]),
+        ]
+        if found["instructions"]:
+            least, mean, most = found["instructions"]
+            rows.append(
+                ("instructions, least / mean / most", f"{least:,} / {mean:,.0f} / {most:,}")
+            )
+        print_table(None, ["what", "figure"], rows)
+    if found["exact"] != found["samples"]:
+        raise FewbitsError(
+            "not-exact",
+            f"{found['samples'] - found['exact']} samples differ from the oracle",
+            hint="this is a defect of fewbits: please report it with the model",
+        )
+
+
+def run_folder(
+    folder: Path, input_: Path, output: Path | None, raw: bool, listener: Progress
+) -> tuple[dict[str, np.ndarray], list[int]]:
+    """Run an artifact on a file of inputs and write a file of outputs."""
+    from ..data import load_arrays
+    from ..verify import run_artifact
+
+    artifact = open_artifact(folder)
+    arrays = load_arrays(input_)
+    arrays.pop("labels", None)
+    listener.phase("run")
+    outputs, instructions = run_artifact(artifact, arrays, raw=raw, progress=listener)
+    if output is not None:
+        temporary = output.with_name(f".{output.name}.new.npz")
+        np.savez(temporary, **outputs)  # pyright: ignore[reportArgumentType]
+        temporary.replace(output)
+    return outputs, instructions
+
+
+def ran(
+    outputs: Mapping[str, np.ndarray], instructions: list[int], output: Path | None, as_json: bool
+) -> None:
+    """The result of `run`."""
+    mean = float(np.mean(instructions)) if instructions else None
+    if as_json:
+        shapes = {name: list(array.shape) for name, array in outputs.items()}
+        print_json({"outputs": shapes, "instructions_per_inference": mean})
+        return
+    rows = []
+    for name, array in outputs.items():
+        flat = array.reshape(len(array), -1)
+        rows.append((name, str(array.shape), str(array.dtype), int(flat[0].argmax())))
+    print_table(None, ["name", "shape", "dtype", "largest of first"], rows)
+    if mean is not None:
+        console.print(f"{mean:,.0f} instructions per inference")
+    if output is not None:
+        console.print(f"outputs: {escape(str(output))}")
+
+
+def quantized(
+    model: Path,
+    out: Path | None,
+    options: Options,
+    calibration: str | None,
+    opset: int,
+    listener: Progress,
+) -> dict[str, Any]:
+    """Compress a model and write it as ONNX; sizes before and after."""
+    from ..driver import compress
+    from ..exporter import export_onnx
+
+    state = compress(model, options, calibration, listener)
+    listener.phase("export")
+    assert state.compressed is not None
+    exported = export_onnx(state.compressed, opset=opset, name=state.imported.name)
+    data = exported.SerializeToString(deterministic=True)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(f".{out.name}.new")
+        temporary.write_bytes(data)
+        temporary.replace(out)
+    return {
+        "out": str(out) if out else None,
+        "recipe": state.recipe.name,
+        "bytes": len(data),
+        "float_bytes": len(state.imported.onnx_model.SerializeToString()),
+        "calibration": state.calibration_source,
+        "notes": [note.message for note in state.context.notes],
+    }
+
+
+def quantize_summary(summary: Mapping[str, Any], as_json: bool) -> None:
+    """The result of `quantize`."""
+    if as_json:
+        print_json(summary)
+        return
+    print_table(
+        None,
+        ["what", "figure"],
+        [("float model, bytes", summary["float_bytes"]), ("written, bytes", summary["bytes"])],
+    )
+    if summary["calibration"] == "random":
+        messages.print("[yellow]![/] calibrated on random data: the accuracy means nothing")
+    console.print(escape(summary["out"]) if summary["out"] else "nothing was written")
+
+
+def inspected(found: Inspection, as_json: bool) -> None:
+    """The result of `inspect`."""
+    if as_json:
+        print_json(found.as_dict())
+        return
+    print_table(
+        f"{found.name}, opset {found.opset}",
+        ["", "name", "shape", "dtype"],
+        [("in", p.name, str(p.shape), p.dtype) for p in found.inputs]
+        + [("out", p.name, str(p.shape), p.dtype) for p in found.outputs],
+        text=frozenset({"", "name", "shape", "dtype"}),
+    )
+    console.print()
+    print_table(
+        None,
+        ["layer", "operator", "output", "MACs", "weights", "runs in"],
+        (
+            (r.name, r.operator, str(r.shape), r.macs or None, r.weights or None,
+             "integers" if r.reason is None else f"float: {r.reason}")
+            for r in found.layers
+        ),
+        text=frozenset({"layer", "operator", "output", "runs in"}),
+    )  # fmt: skip
+    console.print()
+    print_table(
+        None,
+        ["what", "figure"],
+        [
+            ("MACs", found.macs),
+            ("weights", found.weights),
+            ("MACs in integers", f"{found.integer_share:.1%}"),
+        ],
+    )
+    for note in found.notes:
+        console.print(f"[dim]{escape(note)}[/]")
+
+
+def calibrated(found: Encodings, out: Path | None, as_json: bool) -> None:
+    """The result of `calibrate`."""
+    if as_json:
+        print_json(found.as_dict())
+        return
+    print_table(
+        f"{found.samples} samples from {found.source}",
+        ["name", "low", "high", "scale", "zero point"],
+        ((e.name, e.low, e.high, e.scale, e.zero_point) for e in found.activations),
+    )
+    if out is not None:
+        console.print(f"\nencodings: {escape(str(out))}")
+
+
+def ranked(ranking: Sensitivity, top: int, as_json: bool) -> None:
+    """The result of `sensitivity`."""
+    exclude = [entry.name for entry in ranking.entries[:top]]
+    if as_json:
+        print_json({**ranking.as_dict(), "exclude": exclude})
+        return
+    print_table(
+        f"SNR of the output when everything is quantized: {ranking.all_db:.2f} dB",
+        ["layer", "operator", "alone dB", "without it dB", "weights"],
+        (
+            (e.name, e.operator, e.alone_db, e.without_db, e.weights or None)
+            for e in ranking.entries
+        ),
+        text=LAYER_TEXT,
+    )
+    console.print("\nTo keep the most sensitive layers float:")
+    quoted = " ".join(f"--keep-float {_shell(name)}" for name in exclude)
+    console.print(f"  {escape(quoted)}", highlight=False, soft_wrap=True)
+    console.print("or in a recipe:")
+    names = ", ".join(f'"{_yaml(name)}"' for name in exclude)
+    console.print(f"  - quantize: {{ignore: [{escape(names)}]}}", highlight=False, soft_wrap=True)
+
+
+def _shell(name: str) -> str:
+    import shlex
+
+    return shlex.quote(name)
+
+
+def _yaml(name: str) -> str:
+    return name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
