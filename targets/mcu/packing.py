@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 
 IMPROVEMENT_WORK = 400_000
 """Pair comparisons that local search may spend."""
+PATIENCE = 30
+"""Steps a block that local search goes on for without finding a smaller packing."""
 BRANCH_WORK = 600_000
 """Pair comparisons that branch and bound may spend."""
 
@@ -136,7 +138,10 @@ def _improve(
     current, current_offsets = list(order), list(offsets)
     best_total, best = _total(problem, offsets), list(offsets)
     current_cost = (best_total, sum(offsets))
-    for _ in range(IMPROVEMENT_WORK // max(1, cost_of_step)):
+    last_success = 0
+    for step in range(IMPROVEMENT_WORK // max(1, cost_of_step)):
+        if step - last_success > PATIENCE * count:
+            break
         top = [b for b in current if current_offsets[b] + problem.sizes[b] == current_cost[0]]
         block = generator.choice(top)
         if problem.gaps[block] and generator.random() < 0.5:
@@ -153,7 +158,7 @@ def _improve(
         if cost <= current_cost:
             current, current_offsets, current_cost = trial, placed, cost
             if cost[0] < best_total:
-                best_total, best = cost[0], placed
+                best_total, best, last_success = cost[0], placed, step
                 if best_total <= problem.bound:
                     break
     return best_total, best
