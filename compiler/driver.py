@@ -22,10 +22,9 @@ from .progress import Progress, quiet
 from .recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    import onnx
     from tvm import ir
 
-    from ..passes.base import PassContext
+    from ..passes.base import Pass, PassContext
     from ..targets.mcu.firmware import Firmware
     from ..targets.mcu.integer import IntegerModel
     from .importer import ImportedModel
@@ -82,6 +81,40 @@ def compress(
     Raises:
         FewbitsError: whatever is wrong with model, data or options.
     """
+    state, passes = _begin(model, options, calibration, progress)
+    if options.reaches("compress"):
+        state.compressed = _run_passes(state, passes, progress)
+    return state
+
+
+def compress_until(
+    model: Any,
+    options: Options,
+    calibration: Source | str | None,
+    stop: str,
+    progress: Progress = quiet,
+) -> tuple[Compilation, ir.IRModule, Pass]:
+    """The road up to the recipe's pass of that name: the module it would get, and the pass.
+
+    Raises:
+        FewbitsError: as `compress`; ``unknown-pass`` for a recipe without such a pass.
+    """
+    state, passes = _begin(model, options, calibration, progress)
+    names = [pass_.name for pass_ in passes]
+    if stop not in names:
+        raise FewbitsError(
+            "unknown-pass",
+            f"recipe {state.recipe.name!r} has no pass {stop!r}",
+            hint="use a recipe that quantizes, e.g. int8",
+        )
+    position = names.index(stop)
+    return state, _run_passes(state, passes[:position], progress), passes[position]
+
+
+def _begin(
+    model: Any, options: Options, calibration: Source | str | None, progress: Progress
+) -> tuple[Compilation, list[Pass]]:
+    """Check what was asked for, import the model, open the data."""
     target = _target(options)
     recipe = load_recipe(options.recipe)
     if options.pass_options:
@@ -97,7 +130,9 @@ def compress(
     batches, source = _calibration(calibration, imported, options)
     context = PassContext(seed=options.seed)
     if batches is not None:
-        context.calibration = Calibration(batches, source or "")
+        # Reading everything once finds what is wrong with the data before any work is done.
+        total = sum(len(next(iter(batch.values()))) for batch in batches())
+        context.calibration = Calibration(batches, source or "", total)
     state = Compilation(
         options=options,
         recipe=recipe,
@@ -108,19 +143,20 @@ def compress(
         calibration_source=source,
         reference=imported.module,
     )
-    if not options.reaches("compress"):
-        return state
-    module = imported.module
+    return state, passes
+
+
+def _run_passes(state: Compilation, passes: list[Pass], progress: Progress) -> ir.IRModule:
+    module = state.imported.module
     for number, pass_ in enumerate(passes, 1):
         progress.phase(str(pass_))
-        if context.calibration is not None:
-            context.calibration.progress = progress.samples
-        module = pass_.apply(module, context)
-        _dump(options, f"{number}-{pass_.name}", module)
+        if state.context.calibration is not None:
+            state.context.calibration.progress = progress.samples
+        module = pass_.apply(module, state.context)
+        _dump(state.options, f"{number}-{pass_.name}", module)
         if pass_.name == "canonicalize":
             state.reference = module
-    state.compressed = module
-    return state
+    return module
 
 
 def compile(
@@ -359,8 +395,17 @@ def _check_budget(state: Compilation, flash_bytes: int, static_ram: int) -> None
         static_ram_bytes=static_ram,
         ram=ram,
         flash=flash,
-        devices=list(BOARDS.values()),
+        devices=[_Device(b.name, b.ram.size, b.flash.size) for b in BOARDS.values()],
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+    """A board as `check_budget` sees it."""
+
+    name: str
+    ram: int
+    flash: int
 
 
 @contextmanager

@@ -55,11 +55,16 @@ class Options:
     def __post_init__(self) -> None:
         if self.to not in PHASES:
             raise FewbitsError(
-                "unknown-option", f"no phase {self.to!r}", where="--to", hint=nearest(self.to, PHASES)
+                "unknown-option",
+                f"no phase {self.to!r}",
+                where="--to",
+                hint=nearest(self.to, PHASES),
             )
         if not 0 <= self.golden <= 1000:
             raise FewbitsError(
-                "unknown-option", "between 0 and 1000 golden vectors can be shipped", where="--golden"
+                "unknown-option",
+                "between 0 and 1000 golden vectors can be shipped",
+                where="--golden",
             )
 
     def reaches(self, phase: str) -> bool:

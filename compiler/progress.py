@@ -11,8 +11,8 @@ class Progress(Protocol):
     def phase(self, name: str) -> None:
         """A phase or pass begins."""
 
-    def samples(self, done: int) -> None:
-        """So many samples have been processed in the present phase."""
+    def samples(self, done: int, total: int | None = None) -> None:
+        """So many steps of the present phase are done, of so many."""
 
 
 class Quiet:
@@ -21,7 +21,7 @@ class Quiet:
     def phase(self, name: str) -> None:
         """Nothing."""
 
-    def samples(self, done: int) -> None:
+    def samples(self, done: int, total: int | None = None) -> None:
         """Nothing."""
 
 

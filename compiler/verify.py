@@ -56,9 +56,7 @@ def encode_batch(batch: Batch, ports: Sequence[Port]) -> list[np.ndarray]:
     ]
 
 
-def golden_samples(
-    state: Compilation, oracle: Oracle, inputs: Sequence[Port]
-) -> Golden | None:
+def golden_samples(state: Compilation, oracle: Oracle, inputs: Sequence[Port]) -> Golden | None:
     """A few samples as codes with the oracle's outputs: shipped with the firmware."""
     count = state.options.golden
     if not count:
@@ -101,7 +99,7 @@ def verify_golden(
     golden: Golden | None,
     oracle: Oracle,
 ) -> dict[str, Any]:
-    """Run the firmware on the golden samples, strictly; what it costs, and how far it is from float.
+    """Run the firmware on the golden samples, strictly; cost and distance from float.
 
     Raises:
         FewbitsError: ``not-exact`` when the firmware and the oracle disagree: a defect of fewbits.
@@ -229,7 +227,11 @@ class Evaluation:
 
 
 def run_artifact(
-    artifact: Artifact, batch: Mapping[str, np.ndarray], *, raw: bool = False, progress: Progress = quiet
+    artifact: Artifact,
+    batch: Mapping[str, np.ndarray],
+    *,
+    raw: bool = False,
+    progress: Progress = quiet,
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Outputs by name for inputs by name, first axes counting samples; instructions per sample.
 
@@ -256,7 +258,7 @@ def run_artifact(
             kept.append(output.copy())
         if run.instructions is not None:
             instructions.append(run.instructions)
-        progress.samples(index + 1)
+        progress.samples(index + 1, len(codes[0]))
     named = {}
     for port, kept in zip(outputs, results, strict=True):
         stacked = np.stack(kept)
@@ -292,7 +294,9 @@ def evaluate_artifact(
         batch = {key: array[:limit] for key, array in batch.items()}
         labels = None if labels is None else labels[:limit]
         count = min(count, limit)
-    codes, instructions = run_artifact(artifact, batch_codes(batch, artifact), raw=True, progress=progress)
+    codes, instructions = run_artifact(
+        artifact, batch_codes(batch, artifact), raw=True, progress=progress
+    )
     exact = _exactness(artifact, batch, codes)
     first = artifact.outputs[0]
     real = first.to_real(codes[first.name])
