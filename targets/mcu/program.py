@@ -87,9 +87,9 @@ class KernelCall:
             `overlap`, not at a larger one (a depthwise convolution in place: it finishes one
             channel before it reads the next, and its output falls on that channel's own bytes).
         macs: multiply-accumulates on real data (padding not counted), for reports.
-        source: C text of a function generated for this call (TIR route), or None. Calls with equal
-            `function` have equal `source`, which is printed once.
-        includes: kernel headers that `source` needs, in order.
+        source: C text of a function generated for this call (TIR route), after ``#include`` lines
+            for the kernel headers that it needs, or None. Calls with equal `function` have equal
+            `source`, which is printed once.
         note: why this call is slower or less exact than a user would expect (a float island, a
             generic kernel), or None.
     """
@@ -106,7 +106,6 @@ class KernelCall:
     overlap_exact: bool = False
     macs: int = 0
     source: str | None = None
-    includes: tuple[str, ...] = ()
     note: str | None = None
 
 

@@ -302,7 +302,7 @@ class ExpressionPrinter:
         a, b = self(expression.a), self(expression.b)
         if dtype in iv.FLOATS:
             if symbol == "%":
-                raise self.refusal("% of floats")
+                return self._float_remainder("fb_fmodf", dtype, a, b)
             code = f"{a.within(PRODUCT)} / {b.within(UNARY)}"
             return Text(code, PRODUCT, dtype, iv.of_dtype(dtype))
         if b.range.low > 0:
@@ -312,9 +312,18 @@ class ExpressionPrinter:
             return Text(code, PRODUCT, _common(dtype, a, b), known)
         return self._helper(helper, dtype, a, b)
 
+    def _float_remainder(self, function: str, dtype: str, a: Text, b: Text) -> Text:
+        if dtype != "float32":
+            raise self.refusal(f"remainder of {dtype}")
+        return Text(f"{function}({a.code}, {b.code})", ATOM, dtype, iv.of_dtype(dtype))
+
     def _floor_divide(self, expression: prim.FloorDiv) -> Text:
         dtype = self.dtype(expression)
         a, b = self(expression.a), self(expression.b)
+        if dtype in iv.FLOATS:
+            function = "fb_floorf" if dtype == "float32" else "fb_floor"
+            code = f"{function}({a.within(PRODUCT)} / {b.within(UNARY)})"
+            return Text(code, ATOM, dtype, iv.of_dtype(dtype))
         divisor = int(b.range.low)
         if b.range.low == b.range.high and divisor > 0:
             known = iv.floor_divide(a.range, divisor)
@@ -329,6 +338,8 @@ class ExpressionPrinter:
     def _floor_remainder(self, expression: prim.FloorMod) -> Text:
         dtype = self.dtype(expression)
         a, b = self(expression.a), self(expression.b)
+        if dtype in iv.FLOATS:
+            return self._float_remainder("fb_floormodf", dtype, a, b)
         divisor = int(b.range.low)
         if b.range.low == b.range.high and divisor > 0:
             known = Interval(0, divisor - 1)
@@ -500,8 +511,10 @@ class ExpressionPrinter:
     # Conversions.
 
     def _cast(self, expression: prim.Cast) -> Text:
-        dtype, value = self.dtype(expression), self(expression.value)
-        return self.converted(value, dtype)
+        dtype, value = self.dtype(expression), expression.value
+        if dtype not in iv.FLOATS and str(value.ty.dtype) in iv.FLOATS:
+            value = _unclamped(value, iv.of_dtype(dtype))
+        return self.converted(self(value), dtype)
 
     def converted(self, value: Text, dtype: str) -> Text:
         """A value as another type: integers wrap, floats saturate and NaN becomes 0."""
@@ -597,6 +610,16 @@ class ExpressionPrinter:
         if dtype not in iv.FLOATS and value.dtype not in iv.FLOATS:
             return self.converted(value, dtype)
         raise self.refusal(f"reinterpretation of {value.dtype} as {dtype}")
+
+
+def _unclamped(value: ir.Expr, limits: Interval) -> ir.Expr:
+    """A float without clamps that its conversion to an integer of these limits repeats."""
+    while isinstance(value, prim.Min | prim.Max) and isinstance(value.b, prim.FloatImm):
+        bound = value.b.value
+        if bound < limits.high if isinstance(value, prim.Min) else bound > limits.low:
+            break
+        value = value.a
+    return value
 
 
 def _common(dtype: str, a: Text, b: Text) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
+import tvm_ffi
 from tvm import ir, relax, target, tirx, topi
+from tvm.ir import prim
 
 from ....errors import FewbitsError
-from .legalize import LEGALIZATIONS
+from .legalize import LEGALIZATIONS, STARTS_AT_INFINITY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,20 @@ def legalize(layer: str, call: relax.Call, constants: Mapping[int, np.ndarray]) 
     module = builder.get()
     with target.Target("c"):
         module = relax.transform.LegalizeOps(LEGALIZATIONS)(module)
-    return _one_function(layer, call.op.name, module)
+    legalized = _one_function(layer, call.op.name, module)
+    if call.op.name in STARTS_AT_INFINITY:
+        function = legalized.function.with_body(
+            tvm_ffi.structural_map(legalized.function.body, [(prim.FloatImm, _infinite)])
+        )
+        return dataclasses.replace(legalized, function=function)
+    return legalized
+
+
+def _infinite(value: prim.FloatImm) -> prim.FloatImm:
+    largest = 3.4028234663852886e38
+    if abs(value.value) != largest:
+        return value
+    return prim.FloatImm(value.ty, math.copysign(math.inf, value.value))
 
 
 class _Flattened:

@@ -173,15 +173,11 @@ class _StatementPrinter:
         self._line("}")
 
     def _store(self, store: tirx.BufferStore) -> None:
-        dtype = self._element(store.buffer)
+        self._element(store.buffer)
         value = self.expressions(store.value)
         place = self.expressions.place(store.buffer, list(store.indices))
         self.expressions.used.add(store.buffer)
-        code = value.code
-        narrow = dtype not in ("int32", "float32", "int64", "float64") and not code.startswith("(")
-        if narrow and value.dtype == dtype and not code.isidentifier():
-            code = f"({C_TYPES[dtype]}){value.within(1)}"
-        self._line(f"{place} = {code};")
+        self._line(f"{place} = {value.code};")
 
     def _allocate(self, statement: tirx.AllocBuffer) -> None:
         buffer = statement.buffer

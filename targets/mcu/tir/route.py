@@ -16,8 +16,8 @@ from .primfunc import Legalized, legalize
 from .printer import print_function
 from .schedule import fuse_loops, schedule
 
-#: Kernel headers that generated functions need.
-INCLUDES = ("tir.h",)
+#: The kernel header that generated functions need.
+HEADER = "tir.h"
 
 
 def lower_with_tir(
@@ -70,8 +70,7 @@ def lower_with_tir(
         outputs=tuple(outputs),
         scratch=function.scratch,
         overlap=_overlap(legalized, distances, inputs),
-        source=function.source,
-        includes=INCLUDES,
+        source=f'#include "{HEADER}"\n{function.source}',
         note=_note(call, inputs, outputs),
     )
 
