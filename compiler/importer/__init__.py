@@ -70,25 +70,22 @@ def import_onnx(
             not bound (``unbound-dimension``); operators or forms of them that are not supported.
     """
     from . import checks, interface, tensors
-    from .convert import CLAIMED_OPERATORS, CONVERTERS, convert
-    from .expand import expand
+    from .convert import CLAIMED_OPERATORS, convert
+    from .expand import inline_functions
     from .load import load
 
     model, name = load(source)
-    opsets = checks.check_versions(model)
-    notes: list[str] = []
+    checks.check_versions(model)
     interface.freeze(model, constants or {})
     checks.prepare(model)
-    functions = {f"{function.domain}:{function.name}" for function in model.functions}
-    checks.check_operators(model.graph.node, opsets, CLAIMED_OPERATORS | functions)
+    flat = inline_functions(model)
+    opsets = checks.check_versions(flat)
+    checks.prepare(flat)
+    checks.check_operators(flat.graph.node, opsets, CLAIMED_OPERATORS)
+    notes: list[str] = []
     inputs = interface.make_static(model, bind or {}, shapes or {}, notes)
-    expanded = expand(model, CONVERTERS)
-    if expanded is not model:
-        opsets = checks.check_versions(expanded)
-        checks.prepare(expanded)
-        checks.check_operators(expanded.graph.node, opsets, CONVERTERS)
-    known = {tensor.name: tensors.read(tensor) for tensor in expanded.graph.initializer}
-    module, more = convert(expanded.graph, opsets, inputs, known)
+    known = {tensor.name: tensors.read(tensor) for tensor in flat.graph.initializer}
+    module, more = convert(flat.graph, opsets, inputs, known)
     return ImportedModel(
         module,
         tuple(inputs),

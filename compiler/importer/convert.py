@@ -37,9 +37,9 @@ from tvm import ir, relax
 
 from ...errors import FewbitsError
 from . import finite, fold
-from .expand import EXPANDED
+from .expand import EXPANDED, definition
 from .interface import TensorInfo
-from .node import Builder, Known, Node, Result, Value, operator_key
+from .node import Builder, Known, Node, Result, Value, dtype_and_shape, operator_key
 from .operators import (
     activation,
     convolution,
@@ -109,7 +109,8 @@ def convert(
     Raises:
         FewbitsError: at the first node that cannot be converted.
     """
-    parameters = [relax.Var(i.name, relax.TensorType(i.shape, i.dtype)) for i in inputs]
+    tensor_type: Any = relax.TensorType
+    parameters = [relax.Var(i.name, tensor_type(i.shape, i.dtype)) for i in inputs]
     values: dict[str, Value] = {name: Known(name, array) for name, array in known.items()}
     values.update({parameter.name: parameter for parameter in parameters})
     builder = Builder(parameter.name for parameter in parameters)
@@ -146,12 +147,14 @@ def _convert_node(
     builder: Builder,
 ) -> None:
     key = operator_key(proto)
-    opset = opsets["" if proto.domain in ("", "ai.onnx") else proto.domain]
+    opset = opsets["" if proto.domain == "ai.onnx" else proto.domain]
     inputs = [values[name] if name else None for name in proto.input]
-    wanted = [i for i, name in enumerate(proto.output) if name in used]
-    count = wanted[-1] + 1 if wanted else 1
     name = proto.name or next(iter(filter(None, proto.output)), proto.op_type)
-    node = Node(proto, name, opset, inputs, count, builder)
+    if key not in CONVERTERS:
+        _convert_definition(proto, opset, inputs, values, builder)
+        return
+    wanted = [i for i, output in enumerate(proto.output) if output in used]
+    node = Node(proto, name, opset, inputs, wanted[-1] + 1 if wanted else 1, builder)
     try:
         finite.check_weights(node)
         known = all(value is None or isinstance(value, Known) for value in inputs)
@@ -170,6 +173,41 @@ def _convert_node(
         raise node.error("invalid-node", f"{key} does not accept this: {reason[0]}") from error
 
 
+def _convert_definition(
+    proto: onnx.NodeProto,
+    opset: int,
+    inputs: list[Value | None],
+    values: dict[str, Value],
+    builder: Builder,
+) -> None:
+    """Convert the nodes that define a function operator, in a scope of their own."""
+    types = [None if value is None else dtype_and_shape(value) for value in inputs]
+    nodes, function, opsets = definition(proto, opset, types)
+    actual = dict(zip(function.input, inputs, strict=False))
+    inner: dict[str, Value] = {name: value for name, value in actual.items() if value is not None}
+    missing = set(function.input) - inner.keys()
+    results = dict(zip(function.output, proto.output, strict=False))
+    wanted = {formal for formal, name in results.items() if name}
+    used = {name for node in nodes for name in node.input} | wanted
+    for node in nodes:
+        names = ["" if name in missing else name for name in node.input]
+        del node.input[:]
+        node.input.extend(names)
+        key = operator_key(node)
+        if key not in CONVERTERS and key not in EXPANDED:
+            raise FewbitsError(
+                "unsupported-operator",
+                f"{operator_key(proto)} is defined by {key}, which is not supported",
+                where=f"node {proto.name!r} ({operator_key(proto)})",
+            )
+        _convert_node(node, opsets, inner, used, builder)
+    for formal in wanted:
+        if formal in inner:
+            values[results[formal]] = inner[formal]
+
+
+_CONSTANT: Any = ir.GenericConst
+
 #: What TVM's type rules and numpy raise for operands that do not fit together.
 _REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, OverflowError)
 
@@ -184,12 +222,12 @@ def _bind_results(node: Node, results: Sequence[Result], values: dict[str, Value
             if index < node.output_count:
                 raise node.refuse(f"its output {index} ({name!r})")
             continue
-        result = results[index]
+        result: Any = results[index]
         if isinstance(result, np.ndarray | np.generic):
             values[name] = Known(name, np.asarray(result))
         elif isinstance(result, relax.Var):
             values[name] = result
-        elif isinstance(result, ir.GenericConst):
+        elif isinstance(result, _CONSTANT):
             values[name] = Known(name, result.value.numpy())
         else:
             values[name] = builder.bind(result, node.result_names[index], node.name)
@@ -202,12 +240,12 @@ def _module(
     names: Mapping[str, Any],
 ) -> ir.IRModule:
     """The function. Variables that leave the dataflow block are ordinary ones, not DataflowVars."""
-    public = {
+    public: dict[relax.Var, relax.Var] = {
         var: relax.Var(var.name, var.ty) for var in outputs if isinstance(var, relax.DataflowVar)
     }
     normalizer = relax.BlockBuilder()
 
-    def renamed(expression: relax.Expr) -> relax.Expr:
+    def renamed(expression: Any) -> Any:
         if isinstance(expression, relax.Var):
             return public.get(expression, expression)
         if isinstance(expression, relax.Tuple):

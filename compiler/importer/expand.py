@@ -1,57 +1,149 @@
 """Function operators: ONNX defines them by other operators, and so they are replaced by those.
 
-Also the functions a model brings along (PyTorch exports modules as functions).
+Also the functions that a model brings along (PyTorch exports modules as functions).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx
-from onnx import inliner
+from onnx import helper, inliner
 
 from ...errors import FewbitsError
 from .checks import describe
 
-#: Operators without a converter that are expanded.
+#: Operators that have no converter and are replaced by their definition.
 EXPANDED = frozenset(
-    [
+    {
         "Attention",
         "CausalConvWithState",
         "CenterCropPad",
-        "FlexAttention",
         "NegativeLogLikelihoodLoss",
         "RotaryEmbedding",
         "SoftmaxCrossEntropyLoss",
         "SwiGLU",
-    ]
+    }
 )
 
-#: Initializers up to this size stay in the model while it is expanded.
+#: Initializers up to this size stay in the model while its own functions are expanded.
 _SMALL = 1024
 
 
-def expand(model: onnx.ModelProto, converted: Collection[str]) -> onnx.ModelProto:
-    """The model with its own functions and `EXPANDED` operators replaced by their definitions.
+def definition(
+    node: onnx.NodeProto, opset: int, inputs: Sequence[tuple[str, Sequence[int]] | None]
+) -> tuple[list[onnx.NodeProto], onnx.FunctionProto, dict[str, int]]:
+    """The nodes that the standard defines an operator by.
 
-    Inner nodes are called after the node they come from. `converted` are the operators that need
-    no expansion although they may be functions.
+    Args:
+        node: a node of one of the `EXPANDED` operators.
+        opset: version of its operator set.
+        inputs: dtype and shape of each input, None where it is left out.
+
+    Returns:
+        The nodes, with attributes filled in and names that extend the node's; the function with
+        its formal inputs and outputs; and the operator sets of the nodes.
+
+    Raises:
+        FewbitsError: ``unsupported-form`` where the standard has no definition for these inputs.
+    """
+    schema: Any = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    function = onnx.FunctionProto()
+    if schema.has_context_dependent_function:
+        types = [_type(value).SerializeToString() for value in inputs]
+        versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
+        version = max(versions, default=opset)
+        function.ParseFromString(
+            schema.get_context_dependent_function_with_opset_version(
+                version, node.SerializeToString(), types
+            )
+        )
+    elif schema.has_function:
+        versions = [v for v in schema.function_opset_versions if v <= opset]
+        function.ParseFromString(
+            schema.get_function_with_opset_version(max(versions, default=opset))
+        )
+    if not function.node:
+        raise FewbitsError(
+            "unsupported-form",
+            f"{node.op_type}: this form has no definition in the standard",
+            where=describe(node),
+        )
+    given = {attribute.name: attribute for attribute in node.attribute}
+    defaults = {
+        name: attribute.default_value
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.name and name not in given
+    }
+    outer = node.name or next(iter(filter(None, node.output)))
+    results = set(function.output)
+    nodes = []
+    for inner in function.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(inner)
+        is_result = bool(results.intersection(inner.output))
+        copy.name = outer if is_result else f"{outer}/{inner.name or inner.output[0]}"
+        del copy.attribute[:]
+        copy.attribute.extend(_filled(inner, {**defaults, **given}))
+        nodes.append(copy)
+    opsets = {entry.domain: entry.version for entry in function.opset_import}
+    return nodes, function, opsets or {"": opset}
+
+
+def _type(value: tuple[str, Sequence[int]] | None) -> onnx.TypeProto:
+    if value is None:
+        return onnx.TypeProto()
+    code = helper.np_dtype_to_tensor_dtype(np.dtype(value[0]))
+    return helper.make_tensor_type_proto(code, value[1])
+
+
+def _filled(
+    node: onnx.NodeProto, actual: Mapping[str, onnx.AttributeProto]
+) -> list[onnx.AttributeProto]:
+    """The node's attributes; references to the function's attributes get their values."""
+    attributes = []
+    for attribute in node.attribute:
+        if not attribute.ref_attr_name:
+            attributes.append(attribute)
+        elif attribute.ref_attr_name in actual:
+            copy = onnx.AttributeProto()
+            copy.CopyFrom(actual[attribute.ref_attr_name])
+            copy.name = attribute.name
+            attributes.append(copy)
+    return attributes
+
+
+def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its own functions replaced by their bodies.
+
+    Inner nodes are called after the node they come from.
 
     Raises:
         FewbitsError: ``invalid-function`` for functions that call themselves, and where ONNX
             refuses to expand.
     """
+    if not model.functions:
+        return model
     _check_calls(model)
-    while True:
-        wanted = {
-            (node.domain, node.op_type)
-            for node in model.graph.node
-            if node.domain in ("", "ai.onnx") and node.op_type in EXPANDED - set(converted)
-        }
-        wanted |= {(function.domain, function.name) for function in model.functions}
-        if not wanted:
-            return model
-        model = _expand_once(model, wanted)
+    skeleton, weights = _without_weights(model)
+    try:
+        result = inliner.inline_local_functions(skeleton)
+    except Exception as error:  # the C++ inliner raises several types
+        names = {(function.domain, function.name) for function in model.functions}
+        called = [node for node in model.graph.node if (node.domain, node.op_type) in names]
+        reason = str(error).strip().splitlines()[-1:] or [""]
+        raise FewbitsError(
+            "invalid-function",
+            f"a function cannot be expanded: {reason[0]}",
+            where=describe(called[0]) if called else None,
+        ) from error
+    del result.graph.input[:]
+    result.graph.input.extend(model.graph.input)
+    result.graph.initializer.extend(weights)
+    _name_inner_nodes(model.graph, result.graph)
+    return result
 
 
 def _check_calls(model: onnx.ModelProto) -> None:
@@ -71,47 +163,21 @@ def _check_calls(model: onnx.ModelProto) -> None:
             del calls[name]
 
 
-def _expand_once(model: onnx.ModelProto, which: Collection[tuple[str, str]]) -> onnx.ModelProto:
-    skeleton, weights = _without_weights(model)
-    try:
-        result = inliner.inline_selected_functions(
-            skeleton, sorted(which), exclude=False, inline_schema_functions=True
-        )
-    except Exception as error:  # the C++ inliner raises several types
-        called = [node for node in model.graph.node if (node.domain, node.op_type) in which]
-        reason = str(error).strip().splitlines()[-1]
-        raise FewbitsError(
-            "invalid-function",
-            f"a function operator cannot be expanded: {reason}",
-            where=describe(called[0]) if called else None,
-        ) from error
-    names = {tensor.name for tensor in weights}
-    inputs = [value for value in result.graph.input if value.name not in names]
-    del result.graph.input[:]
-    result.graph.input.extend(inputs)
-    result.graph.initializer.extend(weights)
-    del result.functions[:]
-    _name_inner_nodes(model.graph, result.graph)
-    return result
-
-
 def _without_weights(
     model: onnx.ModelProto,
 ) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """A copy in which large initializers are inputs, because the inliner serializes the model."""
+    """A copy with large initializers as inputs, because the inliner serializes the model."""
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model)
     graph = skeleton.graph
-    weights = [t for t in model.graph.initializer if t.ByteSize() > _SMALL]
-    names = {tensor.name for tensor in weights}
-    small = [t for t in model.graph.initializer if t.name not in names]
-    del graph.initializer[:]
-    graph.initializer.extend(small)
-    for tensor in weights:
+    large = [tensor for tensor in model.graph.initializer if tensor.ByteSize() > _SMALL]
+    for tensor in large:
         graph.input.append(
-            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         )
-    return skeleton, weights
+    del graph.initializer[:]
+    graph.initializer.extend(t for t in model.graph.initializer if t.ByteSize() <= _SMALL)
+    return skeleton, large
 
 
 def _name_inner_nodes(before: onnx.GraphProto, after: onnx.GraphProto) -> None:
@@ -130,6 +196,4 @@ def _name_inner_nodes(before: onnx.GraphProto, after: onnx.GraphProto) -> None:
             outer = owner[results[0]]
             node.name = outer
         else:
-            node.name = (
-                f"{outer}/{node.name or next(iter(filter(None, node.output)), node.op_type)}"
-            )
+            node.name = f"{outer}/{node.name or next(iter(filter(None, node.output)), '')}"

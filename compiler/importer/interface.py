@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -174,14 +174,13 @@ def dtype_name(code: int, where: str) -> str:
 
 def outputs_of(module: ir.IRModule) -> tuple[TensorInfo, ...]:
     """The module's outputs, from its types."""
-    from tvm import relax
-
-    function = module["main"]
-    type_ = function.ret_ty
-    fields = type_.fields if isinstance(type_, relax.TupleType) else [type_]
+    function: Any = module["main"]
+    names = [str(name) for name in function.attrs["output_names"]]
+    result: Any = function.ret_ty
+    fields = [result] if len(names) == 1 else result.fields
     return tuple(
         TensorInfo(
-            str(name), tuple(int(extent) for extent in field.shape.values), str(field.dtype.dtype)
+            name, tuple(int(extent) for extent in field.shape.values), str(field.dtype.dtype)
         )
-        for name, field in zip(function.attrs["output_names"], fields, strict=True)
+        for name, field in zip(names, fields, strict=True)
     )

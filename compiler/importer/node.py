@@ -15,12 +15,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
-from tvm import ir, relax
+from tvm import relax
 
 from ...errors import FewbitsError
 from .limits import RUNTIME_DTYPES, check_extents
 
 T = TypeVar("T")
+
+#: TVM has no type stubs: a class taken from here does not narrow what pyright knows.
+_types: Any = relax
 
 
 @dataclasses.dataclass(eq=False)
@@ -189,10 +192,7 @@ class Node:
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Static shape of input `index`."""
-        value = self.value(index)
-        if isinstance(value, Known):
-            return value.array.shape
-        return static_shape(value)
+        return dtype_and_shape(self.value(index))[1]
 
     def rank(self, index: int = 0) -> int:
         """Number of axes of input `index`."""
@@ -200,8 +200,7 @@ class Node:
 
     def dtype(self, index: int = 0) -> str:
         """dtype of input `index`, as numpy spells it."""
-        value = self.value(index)
-        return str(value.array.dtype) if isinstance(value, Known) else dtype_of(value)
+        return dtype_and_shape(self.value(index))[0]
 
     def constant(self, index: int) -> np.ndarray | None:
         """Input `index` if it is known at import, else None."""
@@ -288,23 +287,32 @@ def operator_key(proto: onnx.NodeProto) -> str:
     return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}:{proto.op_type}"
 
 
+def dtype_and_shape(value: Value) -> tuple[str, tuple[int, ...]]:
+    """dtype and static shape of a value."""
+    if isinstance(value, Known):
+        return str(value.array.dtype), value.array.shape
+    return dtype_of(value), static_shape(value)
+
+
 def static_shape(expression: relax.Expr) -> tuple[int, ...]:
     """The shape of a normalized expression."""
-    return tuple(int(extent) for extent in expression.ty.shape.values)
+    type_: Any = expression.ty
+    return tuple(int(extent) for extent in type_.shape.values)
 
 
 def dtype_of(expression: relax.Expr) -> str:
     """The dtype of a normalized tensor expression."""
-    return str(expression.ty.dtype.dtype)
+    type_: Any = expression.ty
+    return str(type_.dtype.dtype)
 
 
-def check_size(type_: ir.Type, owner: str) -> None:
+def check_size(type_: Any, owner: str) -> None:
     """Refuse tensors of no or absurd size before anything allocates them."""
-    if isinstance(type_, relax.TupleType):
+    if isinstance(type_, _types.TupleType):
         for field in type_.fields:
             check_size(field, owner)
-    elif isinstance(type_, relax.TensorType):
-        if not isinstance(type_.shape, relax.ShapeExpr):
+    elif isinstance(type_, _types.TensorType):
+        if not isinstance(type_.shape, _types.ShapeExpr):
             raise FewbitsError(
                 "dynamic-shape", "the result's shape depends on run-time values", where=owner
             )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tvm import relax
 
 from ..node import Node, Result, constant
 
-op = relax.op
+op: Any = relax.op
 
 
 def _relu(node: Node) -> Result:

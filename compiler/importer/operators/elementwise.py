@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from tvm import relax
 from ..limits import RUNTIME_DTYPES
 from ..node import Node, Result
 
-op = relax.op
+op: Any = relax.op
 
 
 def _unary(function: Callable[[relax.Expr], relax.Expr]) -> Callable[[Node], Result]:
@@ -60,7 +61,7 @@ def _modulo(node: Node) -> Result:
     if np.dtype(node.dtype()).kind in "iu":
         return op.floor_mod(x, y)
     remainder, zero = node.emit(op.mod(x, y)), node.scalar(0.0)
-    differ = op.not_equal(op.less(remainder, zero), op.less(y, zero))
+    differ = op.logical_xor(op.less(remainder, zero), op.less(y, zero))
     wrong = op.logical_and(op.not_equal(remainder, zero), differ)
     return op.where(wrong, op.add(remainder, y), remainder)
 
@@ -108,7 +109,8 @@ def _clip(node: Node) -> Result:
     if any(node.has(i) and bounds[i - 1] is None for i in (1, 2)):
         x = op.maximum(x, node[1]) if node.has(1) else x
         return op.minimum(x, node[2]) if node.has(2) else x
-    lower, upper = (None if b is None else b.reshape(()).item() for b in bounds)
+    lower: Any = None if bounds[0] is None else bounds[0].reshape(()).item()
+    upper: Any = None if bounds[1] is None else bounds[1].reshape(()).item()
     dtype = np.dtype(node.dtype())
     bounded = None not in (lower, upper) and bool(np.isfinite([lower, upper]).all())
     if bounded and lower <= upper and dtype.kind == "f":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from tvm import relax
@@ -11,7 +13,7 @@ from ..node import Known, Node, Result, constant
 from ..tensors import read
 from .movement import slice_axes
 
-op = relax.op
+op: Any = relax.op
 
 
 def _checked(node: Node, extents: list[int]) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from tvm import relax
 
 from ..node import Node, Result, constant
 
-op = relax.op
+op: Any = relax.op
 
 
 def _matmul(node: Node) -> Result:

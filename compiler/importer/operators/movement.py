@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from ..node import Node, Result, constant, static_shape
 
-op = relax.op
+op: Any = relax.op
 
 
 def _reshape(node: Node) -> Result:

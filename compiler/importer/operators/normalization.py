@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from ..node import Node, Result, constant
 
-op = relax.op
+op: Any = relax.op
 
 
 def _batch_norm(node: Node) -> Result:

@@ -7,13 +7,14 @@ Paddings leave here explicit: no `ceil_mode`, and padding counts in an average o
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from tvm import relax
 
 from ..node import Node, Result
 from .windows import Windows, windows_of
 
-op = relax.op
+op: Any = relax.op
 
 _MAXIMUM = {1: op.nn.max_pool1d, 2: op.nn.max_pool2d, 3: op.nn.max_pool3d}
 _AVERAGE = {1: op.nn.avg_pool1d, 2: op.nn.avg_pool2d, 3: op.nn.avg_pool3d}

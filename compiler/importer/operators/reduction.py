@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from tvm import relax
 
 from ..node import Node, Result
 
-op = relax.op
+op: Any = relax.op
 
 Element = Callable[[relax.Expr], relax.Expr]
 

@@ -8,6 +8,7 @@ operators that every back end has.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -15,7 +16,7 @@ from tvm import relax
 from ..limits import check_extents
 from ..node import Node, Result, constant, static_shape
 
-op = relax.op
+op: Any = relax.op
 
 
 def _resize(node: Node) -> Result:
