@@ -11,6 +11,7 @@ from tvm import relax
 from ..program import Buffer, KernelCall
 from ..target import McuTarget
 from . import gemm
+from .window import attributes
 
 
 def lower_dense(
@@ -24,7 +25,7 @@ def lower_dense(
     """``fewbits.dense(x, weight, bias, multiplier)`` with constant weights."""
     x = inputs[0]
     rows = math.prod(x.shape[:-1])
-    requantization = gemm.Requantization.of(call.attrs, constants[2], constants[3])
+    requantization = gemm.Requantization.of(attributes(call), constants[2], constants[3])
     product = gemm.choose(target, constants[1], requantization)
     if rows >= max(product.pixels, 2):
         return gemm.convolution_call(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from .layouts import (
     table_pairs,
     table_quads,
 )
-from .window import Window
+from .window import Attributes, Window
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,9 +34,7 @@ class Requantization:
     maximum: int
 
     @classmethod
-    def of(
-        cls, attrs: Mapping[str, Any], bias: np.ndarray, multiplier: np.ndarray
-    ) -> Requantization:
+    def of(cls, attrs: Attributes, bias: np.ndarray, multiplier: np.ndarray) -> Requantization:
         """From an operator's constants and attributes."""
         shift, low, high = (int(attrs[name]) for name in ("shift", "minimum", "maximum"))
         return cls(bias, multiplier, shift, low, high)

@@ -10,6 +10,7 @@ from tvm import relax
 
 from ..program import Buffer, KernelCall, Scratch
 from ..target import McuTarget
+from .window import attributes
 
 
 def lower_matmul(
@@ -33,7 +34,7 @@ def lower_matmul(
         steps.append(0 if matrices == 1 else operand.shape[-2] * operand.shape[-1])
     rows, depth = a.shape[-2:]
     columns = b.shape[-1]
-    attrs = call.attrs
+    attrs = attributes(call)
     numbers = ("a_zero", "b_zero", "bias", "multiplier", "shift", "minimum", "maximum")
     return KernelCall(
         layer=layer,

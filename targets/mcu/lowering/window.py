@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
+from tvm import relax
+
+
+class Attributes(Protocol):
+    """What an operator was given besides its arguments, by name."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def attributes(call: relax.Call) -> Attributes:
+    """The attributes of a call of one of our operators, which always has some."""
+    return cast(Attributes, call.attrs)
 
 
 def _numbers(attribute: Any) -> tuple[int, ...]:
@@ -40,7 +51,7 @@ class Window:
         input_shape: tuple[int, ...],
         output_shape: tuple[int, ...],
         kernel: tuple[int, int],
-        attrs: Mapping[str, Any],
+        attrs: Attributes,
     ) -> Window:
         """The window of a ``fewbits.conv2d`` with these shapes and attributes."""
         batch, in_h, in_w, channels = input_shape
