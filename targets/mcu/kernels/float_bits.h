@@ -234,9 +234,12 @@ FB_INLINE float fb_scale2f(float x, int32_t n) {
 
 /* Conversions to integers: towards zero, saturating, NaN becomes 0. */
 FB_INLINE int32_t fb_float_to_int32(float x) {
-    if (x >= 2147483648.0f) return INT32_MAX;
-    if (x < -2147483648.0f) return INT32_MIN;
-    return x != x ? 0 : (int32_t)x;
+    uint32_t bits = fb_float_bits(x), size = bits & 0x7fffffffu;
+    if (size >= 0x4f000000u) { /* at least 2^31, or NaN */
+        if (size > 0x7f800000u) return 0;
+        return (bits >> 31) ? INT32_MIN : INT32_MAX;
+    }
+    return (int32_t)x;
 }
 FB_INLINE int32_t fb_double_to_int32(double x) {
     if (x >= 2147483648.0) return INT32_MAX;

@@ -408,4 +408,11 @@ FB_NOINLINE float fb_fmodf(float x, float y) {
     return fb_copysignf(fb_bits_float(a), x);
 }
 
+/* The same with y's sign. */
+FB_NOINLINE float fb_floormodf(float x, float y) {
+    float rest = fb_fmodf(x, y);
+    if (rest != 0.0f && (rest < 0.0f) != (y < 0.0f)) return rest + y;
+    return rest;
+}
+
 #endif
