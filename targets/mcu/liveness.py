@@ -104,6 +104,14 @@ class Liveness:
         together = max(size, sources + min(*pairs.values(), size))
         return total - size - sources + min(together, size + sources)
 
+    def live_bytes(self, done: int) -> int:
+        """The memory that holds values still needed after the calls in the bit set `done`."""
+        return sum(
+            block.size
+            for block in self.blocks
+            if (block.from_start or block.uses & done) and (block.to_end or block.uses & ~done)
+        )
+
     def peak_bytes(self, order: tuple[int, ...]) -> int:
         """The largest `call_bytes` over the calls in `order`: no arena can be smaller."""
         done = 0

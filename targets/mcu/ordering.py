@@ -3,17 +3,19 @@
 Where a graph has branches, calls may run in many orders, and the peak of live memory differs: it
 pays to finish a branch that shrinks before starting one that grows. The search walks over sets of
 finished calls. How much memory is live depends only on the set, so the smallest possible peak is a
-shortest-path problem in which the length of a path is its largest step.
+shortest-path problem in which the length of a path is its largest step. Graphs with too many such
+sets get a greedy order: whichever call leaves the least memory live comes next.
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
 
 from .liveness import Liveness
 
-STATE_LIMIT = 20_000
-"""Sets of finished calls that the search may visit before it keeps the given order."""
+STATE_LIMIT = 5_000
+"""Sets of finished calls that the search may visit before it gives up for a greedy order."""
 
 
 def dependencies(liveness: Liveness) -> list[int]:
@@ -32,7 +34,8 @@ def dependencies(liveness: Liveness) -> list[int]:
 def least_peak_order(liveness: Liveness) -> tuple[int, ...]:
     """An order of the calls whose peak (`Liveness.peak_bytes`) is smallest.
 
-    The given order is kept when none is better, or when the graph has too many orders to search.
+    The given order is kept when none is better. In graphs with too many orders to search, the
+    better one of the given and a greedy order.
     """
     count = len(liveness.touched)
     given = tuple(range(count))
@@ -50,7 +53,7 @@ def least_peak_order(liveness: Liveness) -> tuple[int, ...]:
         if done == goal:
             return _path(reached, goal) if peak < liveness.peak_bytes(given) else given
         if len(reached) > STATE_LIMIT:
-            return given
+            return min(given, _greedy(liveness, before), key=liveness.peak_bytes)
         for call in range(count):
             if not done >> call & 1 and before[call] & ~done == 0:
                 following = done | 1 << call
@@ -58,6 +61,21 @@ def least_peak_order(liveness: Liveness) -> tuple[int, ...]:
                     cost = max(peak, liveness.call_bytes(done, call))
                     heapq.heappush(queue, (cost, left - 1, following, done, call))
     return given
+
+
+def _greedy(liveness: Liveness, before: list[int]) -> tuple[int, ...]:
+    order: list[int] = []
+    done = 0
+    while len(order) < len(before):
+        ready = [c for c, b in enumerate(before) if not done >> c & 1 and b & ~done == 0]
+        call = min(ready, key=functools.partial(_cost, liveness, done))
+        order.append(call)
+        done |= 1 << call
+    return tuple(order)
+
+
+def _cost(liveness: Liveness, done: int, call: int) -> tuple[int, int]:
+    return liveness.live_bytes(done | 1 << call), call
 
 
 def _path(reached: dict[int, tuple[int, int]], goal: int) -> tuple[int, ...]:

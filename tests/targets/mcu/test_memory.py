@@ -286,6 +286,20 @@ def test_branch_that_shrinks_is_finished_before_the_next_grows() -> None:
     assert plan(better).arena_bytes < 1100
 
 
+def test_graphs_with_too_many_orders_still_improve() -> None:
+    x, y = Buffer("x", (8,), "int8"), Buffer("y", (8,), "int8")
+    wide = [Buffer(f"wide{i}", (1000,), "int8") for i in range(14)]
+    thin = [Buffer(f"thin{i}", (10,), "int8") for i in range(14)]
+    calls = (
+        *(call(f"grow{i}", [x], [w]) for i, w in enumerate(wide)),
+        *(call(f"shrink{i}", [w], [t]) for i, (w, t) in enumerate(zip(wide, thin, strict=True))),
+        call("join", thin, [y]),
+    )
+    better = reorder(Program("wide", (x,), (y,), calls))
+    check(better, plan(better))
+    assert plan(better).arena_bytes < 1300
+
+
 def test_reorder_leaves_chains_alone() -> None:
     program = chain([100, 200, 300], overlap=None)
     assert reorder(program) is program
