@@ -1,0 +1,85 @@
+"""``report.html`` (one file, nothing loaded from elsewhere) and ``report.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from . import plots
+
+_TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+def write_report(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the report of a manifest into its folder, replacing an older one."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["thousands"] = _thousands
+    environment.filters["decimal"] = _decimal
+    layers = manifest["layers"]
+    text = environment.get_template("report.html.j2").render(
+        manifest=manifest,
+        evaluation=manifest.get("evaluation"),
+        layers=[{**layer, **_shares(layer, manifest)} for layer in layers],
+        instructions=plots.instructions_plot(layers),
+        memory=plots.memory_plot(layers, manifest["ram_bytes"]) if layers else None,
+        flash=plots.flash_plot(layers),
+        snr=plots.snr_plot(layers),
+        warnings=_warnings(manifest),
+        integer_macs=_integer_share(manifest),
+    )
+    _replace(folder / "report.html", text)
+    data = {key: value for key, value in manifest.items() if key != "files"}
+    _replace(folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(path)
+
+
+def _shares(layer: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    total = manifest["instructions_per_inference"]
+    count, macs = layer["instructions"], layer["macs"]
+    return {
+        "share": 100.0 * count / total if count and total else None,
+        "per_mac": count / macs if count and macs else None,
+    }
+
+
+def _warnings(manifest: Mapping[str, Any]) -> list[str]:
+    found = []
+    calibration = manifest["calibration"]
+    if calibration and calibration["source"] == "random":
+        found.append(
+            "Calibrated on random data: sizes and counts are real, the accuracy means nothing."
+        )
+    if manifest["float_layers"]:
+        names = ", ".join(manifest["float_layers"][:8])
+        found.append(f"Layers that compute in floating point: {names}.")
+    return found
+
+
+def _integer_share(manifest: Mapping[str, Any]) -> float:
+    floats = set(manifest["float_layers"])
+    total = manifest["macs"]
+    inside = sum(layer["macs"] for layer in manifest["layers"] if layer["name"] not in floats)
+    return 100.0 * inside / total if total else 100.0
+
+
+def _thousands(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _decimal(value: float | None, places: int = 2) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
