@@ -53,8 +53,9 @@ def memory_plot(layers: Sequence[Mapping[str, Any]], arena: int) -> str:
     axes.bar(positions, scratch, bottom=buffers, color=COLOURS["add"], width=0.8, label="scratch")
     axes.axhline(arena, color="#b5483f", linewidth=1, linestyle="--", label="arena")
     axes.set_ylabel("bytes")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("layer, in order of execution")
-    axes.legend(frameon=False, loc="upper right", fontsize=8)
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=8)
     axes.set_xlim(-0.6, len(layers) - 0.4)
     return _svg(figure)
 
@@ -69,6 +70,7 @@ def _bars(layers: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
     axes.invert_yaxis()
     axes.set_ylim(len(layers) - 0.4, -0.6)
     axes.set_xlabel(label)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     largest = max(values) or 1
     for position, value in zip(positions, values, strict=True):
         if value:
@@ -103,7 +105,6 @@ def _figure(height: float, count: int) -> tuple[Any, Any]:
         }
     )
     figure, axes = pyplot.subplots(figsize=(8.2, min(height, 60)), layout="constrained")
-    axes.ticklabel_format(style="plain", axis="both", useOffset=False)
     return figure, axes
 
 

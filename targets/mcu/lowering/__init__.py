@@ -15,6 +15,7 @@ from ..program import Buffer, KernelCall
 from ..target import McuTarget
 from .conv import lower_conv2d
 from .dense import lower_dense
+from .depthwise import lower_depthwise
 from .matmul import lower_matmul
 
 Rule = Callable[..., KernelCall | None]
@@ -30,6 +31,10 @@ def _convolution(
 ) -> KernelCall | None:
     if any(array.dtype == np.int16 for array in constants.values()):
         return None  # weights with a zero point: exact, through the generic route
+    if int(call.attrs["groups"]) > 1:
+        depthwise = lower_depthwise(layer, call, inputs, output, constants, target)
+        if depthwise is not None:
+            return depthwise
     return lower_conv2d(layer, call, inputs, output, constants, target)
 
 

@@ -1,0 +1,116 @@
+"""The Python face: the same as the command line, in three lines."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import FewbitsError
+from . import driver
+from .artifact import Artifact, open_artifact
+from .data import Source
+from .options import Options
+from .progress import Progress, quiet
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def _options(given: dict[str, Any]) -> Options:
+    from ..errors import nearest
+
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in given:
+        if name not in known:
+            raise FewbitsError(
+                "unknown-option", f"there is no option {name!r}", hint=nearest(name, known)
+            )
+    return Options(**given)
+
+
+def compile(
+    model: str | Path | bytes | onnx.ModelProto,
+    out: str | Path,
+    *,
+    calibration: Source | str | None = None,
+    progress: Progress = quiet,
+    **options: Any,
+) -> Artifact:
+    """Compile a model to firmware; the artifact's folder holds C project, binary and report.
+
+    Args:
+        model: path, bytes or ``ModelProto``; float or quantized.
+        out: the folder to write.
+        calibration: sample inputs: path of an ``.npz`` or a folder, dict of arrays, iterable of
+            dicts, onnxruntime ``CalibrationDataReader``, or ``"random"``.
+        progress: told about phases.
+        options: fields of `options.Options`, e.g. ``target="cortex-m4"``, ``recipe="int8"``.
+
+    Raises:
+        FewbitsError: whatever can be put right. Nothing is written then.
+    """
+    result = driver.compile(model, out, _options(options), calibration, progress)
+    if not isinstance(result, Artifact):
+        raise FewbitsError(
+            "unknown-option",
+            "this stops before there is an artifact",
+            where="to",
+            hint="use `driver.compile` for unfinished compilations",
+        )
+    return result
+
+
+def quantize(
+    model: str | Path | bytes | onnx.ModelProto,
+    *,
+    calibration: Source | str | None = None,
+    opset: int = 21,
+    progress: Progress = quiet,
+    **options: Any,
+) -> onnx.ModelProto:
+    """Compress a model and give it as ONNX with QuantizeLinear and DequantizeLinear.
+
+    Raises:
+        FewbitsError: whatever can be put right.
+    """
+    from .exporter import export_onnx
+
+    state = driver.compress(model, _options(options), calibration, progress)
+    assert state.compressed is not None
+    return export_onnx(state.compressed, opset=opset, name=state.imported.name)
+
+
+class LoadedModel:
+    """A compiled model as a function: inputs by name, outputs by name, real values.
+
+    The first axis counts samples; a single sample may leave it out.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.instructions: list[int] = []
+
+    def __call__(self, *, raw: bool = False, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs for inputs; codes instead of real values with `raw`.
+
+        `instructions` then holds the instructions of each sample (empty on the host).
+
+        Raises:
+            FewbitsError: for names, shapes or dtypes that don't fit.
+        """
+        from .verify import run_artifact
+
+        outputs, self.instructions = run_artifact(self.artifact, inputs, raw=raw)
+        return outputs
+
+
+def load(folder: str | Path) -> LoadedModel:
+    """The compiled model in a folder.
+
+    Raises:
+        FewbitsError: ``not-an-artifact``.
+    """
+    return LoadedModel(open_artifact(folder))
