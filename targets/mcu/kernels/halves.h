@@ -109,6 +109,21 @@ FB_INLINE uint32_t fb_max_bytes(uint32_t a, uint32_t b) {
 #endif
 }
 
+/* As fb_clamp8, where most values lie inside: cores that cannot saturate then compare once. */
+FB_INLINE int32_t fb_clamp_seldom(int32_t value, int32_t lo, int32_t hi) {
+#if FB_ARMV7M
+    /* The builtin, unlike assembly, takes a shift into the instruction. */
+    value = __builtin_arm_ssat(value, 8);
+    if (lo > -128) value = fb_max(value, lo);
+    if (hi < 127) value = fb_min(value, hi);
+#else
+    if (FB_UNLIKELY((uint32_t)fb_sub(value, lo) > (uint32_t)(hi - lo))) {
+        value = value < lo ? lo : hi;
+    }
+#endif
+    return value;
+}
+
 /* Four bytes of a word from the low bytes of four numbers, lowest first. */
 FB_INLINE uint32_t fb_pack_bytes(int32_t b0, int32_t b1, int32_t b2, int32_t b3) {
 #if FB_ARMV7M

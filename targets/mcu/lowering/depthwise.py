@@ -22,9 +22,9 @@ def lower_depthwise(
 ) -> KernelCall | None:
     """``fewbits.conv2d`` with one input channel a group and constant weights.
 
-    Not covered (None): fewer groups than channels, weights that are computed.
+    Not covered (None): fewer groups than channels, weights that are computed or not int8.
     """
-    if not {1, 2, 3} <= constants.keys():
+    if not {1, 2, 3} <= constants.keys() or constants[1].dtype != np.int8:
         return None
     x, weight = inputs[0], constants[1]
     kernel = (weight.shape[1], weight.shape[2])
@@ -77,7 +77,7 @@ def _in_place(window: Window) -> bool:
 
 
 def _scratch(window: Window, shift: int, target: McuTarget) -> int:
-    """Bytes of the padded plane of one channel and of one widened filter, as `depthwise.h` has it."""
+    """Bytes of one channel's padded plane and one widened filter, as `depthwise.h` lays them out."""
     stride_h, stride_w = window.strides
     dilation_h, dilation_w = window.dilation
     kernel_h, kernel_w = window.kernel_h, window.kernel_w

@@ -7,17 +7,16 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import fewbits.ops.integer
+import fewbits.ops.meanings  # noqa: F401 - registers the meanings of Relax operators
 import numpy as np
 import pytest
 import torch
-from tvm import relax
-
-import fewbits.ops.integer
-import fewbits.ops.meanings  # noqa: F401 - registers the meanings of Relax operators
 from fewbits.ops.registry import make_call, meaning_of
 from fewbits.targets.mcu.probe import Probe
 from fewbits.targets.mcu.program import Buffer, KernelCall
 from fewbits.targets.mcu.target import get_target
+from tvm import relax
 
 #: One target per kind of instruction set; the host runs under sanitizers where gcc is there.
 TARGETS = ("c", "cortex-m0plus", "cortex-m3", "cortex-m4", "rv32imc")

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from fewbits.targets.mcu.lowering.depthwise import lower_depthwise
 
 # batch, height, width, channels, multiples, kernel, strides, dilation, padding (t, l, b, r)
