@@ -360,17 +360,22 @@ class Emulator:
         return symbol.address in self.image.code and symbol.kind == "function"
 
     def _find_regions(self, names: Sequence[str] | None) -> list[str]:
+        """The regions in order; a compiler's clones (``name.constprop.0``) belong to the name."""
+        pieces: dict[str, list[Symbol]] = {}
+        for symbol in self._functions:
+            pieces.setdefault(symbol.name.split(".")[0], []).append(symbol)
         wanted = (
-            [name for name in self.symbols if name.startswith(LAYER_PREFIX)]
+            [name for name in pieces if name.startswith(LAYER_PREFIX)]
             if names is None
             else list(names)
         )
-        owners = []
-        for index, name in enumerate(wanted):
-            self.symbol(name)
-            owners.append((self.symbols[name].address, self.symbols[name].size, index + 2))
-        self._owners = owners
+        self._owners: list[tuple[int, int, int]] = []
         self._root: int | None = None
+        for index, name in enumerate(wanted):
+            if name not in pieces:
+                self.symbol(name)
+            for symbol in pieces.get(name, ()):
+                self._owners.append((symbol.address, symbol.size, index + 2))
         return wanted
 
     def _own_root(self, entry: int) -> None:
