@@ -7,43 +7,27 @@ Everything has been decided before: which kernels run (`Program`) and where the 
 
 from __future__ import annotations
 
-import dataclasses
-import numbers
-import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
 
 from . import ctext
 from .interface import Interface, Port
-from .liveness import roots
+from .layers import LayerPrinter
 from .memory import MemoryPlan
-from .names import Names, comment, identifier
-from .program import DTYPE_BYTES, Argument, Buffer, Constant, KernelCall, Program, Scratch
+from .names import comment
+from .program import DTYPE_BYTES, Program
 from .scaffold import scaffold
 from .startup import MemoryMap, linker_script, startup_sources
+from .tables import Golden, constant_bytes, golden_files, tables_of, weights_header, weights_source
 from .target import McuTarget
+
+__all__ = ["KERNELS", "Golden", "constant_bytes", "emit"]
 
 KERNELS = Path(__file__).parent / "kernels"
 """Where kernel headers are looked for."""
 
-Golden = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]
-"""Inputs and outputs, in the order of the interface; each array holds whole samples, the sample
-being the first axis, in the dtype of the buffer (codes, not real values)."""
-
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"[^\n]*\n?', re.MULTILINE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A constant array as it is stored: its C name, contents, alignment and who uses it first."""
-
-    name: str
-    array: np.ndarray
-    alignment: int
-    layer: str
 
 
 def emit(
@@ -73,21 +57,21 @@ def emit(
             does not exist, or golden samples do not have the interface's shapes and dtypes.
     """
     interface = Interface.of(program, plan)
-    tables, table_of = _tables(program, interface.model)
+    tables, table_of = tables_of(program, interface.model)
     headers = _kernel_headers(program, kernels)
-    printer = _LayerPrinter(program, plan, interface, table_of)
+    printer = LayerPrinter(program, plan, interface, table_of)
     files: dict[str, str | bytes] = {
         f"fewbits_{interface.model}.h": _header(program, plan, interface),
         f"fewbits_{interface.model}.c": _source(program, interface, printer),
-        "weights.h": _weights_header(interface, tables),
-        "weights.c": _weights_source(tables),
+        "weights.h": weights_header(interface, tables),
+        "weights.c": weights_source(tables),
     }
     if any(call.source for call in program.calls):
         files["generated.h"] = _generated(program, interface)
     files |= {f"kernels/{name}": text for name, text in headers.items()}
     samples = 0
     if golden is not None:
-        samples, files["golden.h"], files["golden.c"] = _golden(interface, golden)
+        samples, files["golden.h"], files["golden.c"] = golden_files(interface, golden)
     runtime = _runtime(target, memory)
     files |= {f"runtime/{name}": text for name, text in runtime.items()}
     files |= scaffold(
@@ -101,63 +85,6 @@ def emit(
         info=info or {},
     )
     return files
-
-
-def constant_bytes(program: Program) -> int:
-    """Bytes of flash that the constants of `program` take, equal arrays counted once."""
-    tables, _ = _tables(program, "model")
-    return sum(table.array.nbytes for table in tables)
-
-
-# Constants.
-
-
-def _content(constant: Constant) -> tuple[str, bytes]:
-    return constant.array.dtype.name, np.ascontiguousarray(constant.array).tobytes()
-
-
-def _tables(program: Program, model: str) -> tuple[list[Table], dict[int, str]]:
-    """The arrays to store, and the C name of each `Constant` by its ``id``."""
-    names = Names()
-    stored: dict[tuple[str, bytes], Table] = {}
-    name_of: dict[int, str] = {}
-    for position, kernel in enumerate(program.calls):
-        for argument in kernel.arguments:
-            if not isinstance(argument, Constant):
-                continue
-            key = _content(argument)
-            known = stored.get(key)
-            if known is None:
-                role = identifier(argument.role, "constant")
-                name = names.unique(f"{role}_{position}")
-                known = Table(f"{model}_{name}", argument.array, argument.alignment, kernel.layer)
-            alignment = max(known.alignment, argument.alignment, argument.array.dtype.itemsize)
-            stored[key] = dataclasses.replace(known, alignment=alignment)
-            name_of[id(argument)] = known.name
-    return list(stored.values()), name_of
-
-
-def _weights_header(interface: Interface, tables: Sequence[Table]) -> str:
-    guard = f"FEWBITS_{interface.macro}_WEIGHTS_H"
-    declarations = "".join(
-        f"extern {ctext.array_declaration(table.name, table.array)};\n" for table in tables
-    )
-    total = sum(table.array.nbytes for table in tables)
-    return (
-        f"/* The constants of the model: {total} bytes of flash. */\n"
-        f"#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>\n\n{declarations}\n#endif\n"
-    )
-
-
-def _weights_source(tables: Sequence[Table]) -> str:
-    parts = ['#include "weights.h"\n']
-    for table in tables:
-        shape = "x".join(map(str, table.array.shape)) or "1"
-        parts.append(
-            f"/* {comment(table.layer)}: {shape} {table.array.dtype.name} */\n"
-            + ctext.array_definition(table.name, table.array, table.alignment)
-        )
-    return "\n".join(parts)
 
 
 # Kernels.
@@ -310,7 +237,7 @@ _LAYER_MACRO = """\
 """
 
 
-def _source(program: Program, interface: Interface, printer: _LayerPrinter) -> str:
+def _source(program: Program, interface: Interface, printer: LayerPrinter) -> str:
     model, macro = interface.model, interface.macro
     parts = [
         f"/* {comment(program.name)}: layers, and the function that calls them in order. */\n"
@@ -357,132 +284,3 @@ def _source(program: Program, interface: Interface, printer: _LayerPrinter) -> s
         "}",
     ]
     return "\n".join(parts) + "\n" + "\n".join(body) + "\n"
-
-
-class _LayerPrinter:
-    """Prints one layer as a function that passes pointers and literals to its kernel."""
-
-    def __init__(
-        self,
-        program: Program,
-        plan: MemoryPlan,
-        interface: Interface,
-        table_of: Mapping[int, str],
-    ) -> None:
-        self._plan = plan
-        self._root_of = roots(program)
-        self._table_of = table_of
-        self._ports = {self._root_of[port.buffer.name].name: port for port in interface.ports}
-
-    def layer(self, position: int, kernel: KernelCall) -> tuple[str, list[str], bool]:
-        """The function's text, the arguments for calling it, and whether it uses the arena."""
-        written = {buffer.name for buffer in kernel.outputs}
-        ports: dict[str, Port] = {}
-        in_arena = False
-        arguments: list[str] = []
-        for argument in kernel.arguments:
-            text, port, arena = self._argument(position, argument, written)
-            arguments.append(text)
-            in_arena = in_arena or arena
-            if port is not None:
-                ports[port.parameter] = port
-        parameters = [
-            f"{'const ' if port.role == 'input' else ''}{port.c_type} *{name}"
-            for name, port in ports.items()
-        ]
-        names = list(ports)
-        if in_arena:
-            parameters.append("uint8_t *arena")
-            names.append("base")
-        text = (
-            f"/* {self._description(position, kernel)} */\n"
-            f"FB_LAYER void fb_layer_{position}({', '.join(parameters) or 'void'})\n"
-            f"{{\n{ctext.call(kernel.function, arguments)}\n}}\n"
-        )
-        return text, names, in_arena
-
-    def _argument(
-        self, position: int, argument: Argument, written: set[str]
-    ) -> tuple[str, Port | None, bool]:
-        """The argument as C, the model input or output it is, whether it points into the arena."""
-        if isinstance(argument, Buffer):
-            return self._pointer(argument, argument.name in written)
-        if isinstance(argument, Constant):
-            return self._table_of[id(argument)], None, False
-        if isinstance(argument, Scratch):
-            offset = self._plan.scratch[position]
-            if offset is None:
-                return "NULL", None, False
-            return f"arena + {offset}", None, True
-        if isinstance(argument, numbers.Integral):
-            return ctext.integer(operator.index(argument)), None, False
-        return ctext.single(float(argument)), None, False
-
-    def _pointer(self, buffer: Buffer, written: bool) -> tuple[str, Port | None, bool]:
-        const = "" if written else "const "
-        c_type = ctext.C_TYPES[buffer.dtype]
-        port = self._ports.get(self._root_of[buffer.name].name)
-        if port is not None:
-            if port.c_type == c_type:
-                return port.parameter, port, False
-            through = "const void *" if port.role == "input" or not written else "void *"
-            return f"({const}{c_type} *)({through}){port.parameter}", port, False
-        offset = self._plan.offsets[buffer.name]
-        return f"({const}{c_type} *)({const}void *)(arena + {offset})", None, True
-
-    def _description(self, position: int, kernel: KernelCall) -> str:
-        def tensors(buffers: Sequence[Buffer]) -> str:
-            return ", ".join(f"{b.dtype}[{','.join(map(str, b.shape))}]" for b in buffers)
-
-        text = (
-            f"{position}: {comment(kernel.layer)} ({comment(kernel.operator)})\n"
-            f" * {tensors(kernel.inputs)} -> {tensors(kernel.outputs)}"
-        )
-        if kernel.macs:
-            text += f", {kernel.macs} MACs"
-        if kernel.scratch:
-            text += f", {kernel.scratch} bytes of scratch"
-        if kernel.note:
-            text += f"\n * {comment(kernel.note)}"
-        return text
-
-
-# Golden samples.
-
-
-def _golden(interface: Interface, golden: Golden) -> tuple[int, str, str]:
-    """The number of samples, and golden.h and golden.c."""
-    arrays: list[tuple[Port, np.ndarray]] = []
-    counts: set[int] = set()
-    for ports, values in ((interface.inputs, golden[0]), (interface.outputs, golden[1])):
-        if len(ports) != len(values):
-            raise ValueError(f"{len(values)} golden arrays for {len(ports)} {ports[0].role}s")
-        for port, value in zip(ports, values, strict=True):
-            array = np.asarray(value)
-            if array.dtype.name != port.buffer.dtype:
-                raise ValueError(f"golden {port.buffer.name!r} has dtype {array.dtype.name}")
-            if array.size % port.elements:
-                raise ValueError(f"golden {port.buffer.name!r} does not hold whole samples")
-            counts.add(array.size // port.elements)
-            arrays.append((port, array.reshape(-1, port.elements)))
-    if len(counts) != 1 or counts == {0}:
-        raise ValueError(f"golden arrays hold different numbers of samples: {sorted(counts)}")
-    (count,) = counts
-    guard = f"FEWBITS_{interface.macro}_GOLDEN_H"
-    header = [
-        "/* Inputs, and the outputs that the model must give for them. */",
-        f"#ifndef {guard}",
-        f"#define {guard}",
-        "",
-        "#include <stdint.h>",
-        "",
-        f"#define {interface.macro}_GOLDEN_COUNT {count}",
-        "",
-    ]
-    source = ['#include "golden.h"\n']
-    for port, array in arrays:
-        name = f"{interface.model}_golden_{port.label}"
-        header.append(f"extern {ctext.array_declaration(name, array)};")
-        source.append(ctext.array_definition(name, array, 8))
-    header += ["", "#endif"]
-    return count, "\n".join(header) + "\n", "\n".join(source)
