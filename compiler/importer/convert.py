@@ -117,7 +117,7 @@ def convert(
     used = _used(graph)
     for proto in graph.node:
         _convert_node(proto, opsets, values, used, builder)
-    notes: list[str] = []
+    notes = builder.notes
     outputs = []
     for output in graph.output:
         value = values[output.name]

@@ -65,10 +65,11 @@ Result: TypeAlias = "relax.Expr | np.ndarray"
 
 
 class Builder:
-    """The bindings of the one dataflow block, as they grow."""
+    """The bindings of the one dataflow block and the notes for the user, as they grow."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self.bindings: list[relax.VarBinding] = []
+        self.notes: list[str] = []
         self._normalizer = relax.BlockBuilder()
         self._taken = set(taken)
         self._next: dict[str, int] = {}
@@ -157,6 +158,10 @@ class Node:
     def refuse(self, what: str, hint: str | None = None) -> FewbitsError:
         """The error for a form of the operator that is not implemented, to be raised."""
         return self.error("unsupported-form", f"{self.operator}: {what} is not supported", hint)
+
+    def note(self, text: str) -> None:
+        """Tell the user of a decision made for this node."""
+        self.builder.notes.append(f"{self.where}: {text}")
 
     # -- inputs ---------------------------------------------------------------------------------
 

@@ -121,6 +121,8 @@ def _dequantize_linear(node: Node) -> Result:
     known = array is not None and all(node.constant(i) is not None for i in (1, 2) if node.has(i))
     exotic = node.dtype() not in (*CODES, *_NARROW, "int32")
     if known and (exotic or node.int("block_size", 0)):
+        kind = node.dtype() if exotic else "blocked"
+        node.note(f"{kind} weights are stored as floats")
         return fold.evaluate(node)[0]
     if node.int("block_size", 0):
         raise node.refuse("blocked dequantization of values computed at run time")
