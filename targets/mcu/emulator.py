@@ -148,6 +148,7 @@ class Emulator:
             self.image.code,
             self.read(self.image.code.start, len(self.image.code)),
             riscv=not self._arm,
+            armv6m=target.name == "cortex-m0plus",
             pc=self._abi.pc,
             trap=_TRAP,
             alignment=self._alignment() if check_alignment else 0,
@@ -474,6 +475,8 @@ class Emulator:
             )
         if problem == "outside-code":
             return self._crash(address, f"jump to {address:#010x}, where there is no code")
+        if problem == "undefined":
+            return self._crash(address, f"instruction that {self.target.name} does not have")
         access = f"of {size} bytes at {address:#010x}"
         if problem == "unaligned":
             return self._crash(pc, f"unaligned access {access}")

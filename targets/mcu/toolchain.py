@@ -116,19 +116,20 @@ def build(
             if linker_script is None:
                 script.write_text(startup.linker_script(target), encoding="utf-8")
             command += _bare_flags(target, compiler, script, roots)
-        command += [f"-I{folder.absolute()}" for folder in include]
+        command += [f"-I{headers.absolute()}" for headers in include]
         command += [f"-D{name}" for name in defines]
         command += [str(Path(name).absolute()) for name in sources]
         command += ["-o", str(product)]
         command += _libraries(target, compiler)
         command += extra
-        _run(command)
+        # People see the command as if it had been run in the product's own folder.
+        shown = tuple(word.replace(folder, str(out.parent)) for word in command)
+        _run(command, shown)
         map_file = Path(folder) / f"{out.name}.map"
         measured = _measure(product, map_file)
         product.replace(out)
         map_out = out.with_name(f"{out.name}.map")
         map_file.replace(map_out)
-    shown = tuple(word.replace(folder, str(out.parent)) for word in command)
     return BuildResult(out, measured, map_out, shown, compiler_version(compiler))
 
 
@@ -246,7 +247,8 @@ def _measure(product: Path, map_file: Path) -> Sizes:
     return sizes(product) if is_elf else Sizes(0, 0, 0, 0)
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], shown: Sequence[str] | None = None) -> str:
+    where = " ".join(shown or command)
     cache = cache_folder() / "zig"
     environment = {
         "ZIG_GLOBAL_CACHE_DIR": str(cache),
@@ -267,7 +269,7 @@ def _run(command: Sequence[str]) -> str:
         raise FewbitsError(
             "compiler-failed",
             f"the compiler did not finish in {_TIMEOUT_SECONDS} s",
-            where=" ".join(command),
+            where=where,
         ) from error
     except OSError as error:
         raise FewbitsError(
@@ -279,6 +281,6 @@ def _run(command: Sequence[str]) -> str:
             "compiler-failed",
             f"the compiler ended with status {done.returncode}:\n"
             + "\n".join(words[-_KEPT_LINES:]),
-            where=" ".join(command),
+            where=where,
         )
     return done.stdout

@@ -35,17 +35,49 @@ typedef struct {
     uint32_t problem;     /* see fb_problem */
     int32_t pc;           /* the emulator's name of the program counter */
     int32_t epsr;         /* and of the execution status of an Arm core */
+    uint32_t armv6m;      /* refuse instructions that Armv6-M lacks */
 } fb_tracer;
 
-enum fb_problem { FB_NONE, FB_LIMIT, FB_OUTSIDE_CODE, FB_UNALIGNED, FB_GUARD_READ, FB_GUARD_WRITE };
+enum fb_problem {
+    FB_NONE,
+    FB_LIMIT,
+    FB_OUTSIDE_CODE,
+    FB_UNALIGNED,
+    FB_GUARD_READ,
+    FB_GUARD_WRITE,
+    FB_UNDEFINED
+};
 
+static uint32_t halfword(const uint8_t *code)
+{
+    return (uint32_t)code[0] | (uint32_t)code[1] << 8;
+}
+
+/* Whether Armv6-M has a Thumb instruction; unicorn's Cortex-M0 executes those of Armv7-M too. */
+static int in_armv6m(uint32_t first, uint32_t second, int wide)
+{
+    if (!wide) {
+        int compare_and_branch = (first & 0xF500) == 0xB100;
+        int if_then = (first & 0xFF00) == 0xBF00 && (first & 0xF) != 0;
+        return !compare_and_branch && !if_then;
+    }
+    return ((first & 0xF800) == 0xF000 && (second & 0xD000) == 0xD000) /* BL */
+        || (first & 0xFFE0) == 0xF380                                  /* MSR */
+        || (first & 0xFFE0) == 0xF3E0                                  /* MRS */
+        || (first & 0xFFF0) == 0xF3B0;                                 /* DMB, DSB, ISB */
+}
+
+/* The number of instructions in a block, or 0 when the core lacks one of them. */
 static uint32_t instructions(const fb_tracer *tracer, const uint8_t *code, uint32_t size)
 {
     uint32_t count = 0;
     uint32_t at = 0;
     while (at < size) {
-        uint32_t half = (uint32_t)code[at] | (uint32_t)code[at + 1] << 8;
+        uint32_t half = halfword(code + at);
         int wide = tracer->riscv ? (half & 3) == 3 : (half >> 11) >= 0x1D;
+        if (tracer->armv6m && !in_armv6m(half, wide ? halfword(code + at + 2) : 0, wide)) {
+            return 0;
+        }
         at += wide ? 4 : 2;
         ++count;
     }
@@ -78,7 +110,7 @@ static int needs_words(const fb_tracer *tracer, void *engine)
         return 0;
     }
     const uint8_t *code = tracer->code + (pc - tracer->code_start);
-    uint32_t half = (uint32_t)code[0] | (uint32_t)code[1] << 8;
+    uint32_t half = halfword(code);
     return (half & 0xF000) == 0xC000 || (half & 0xFE00) == 0xE800 || (half & 0xFE00) == 0xEC00;
 }
 
@@ -100,6 +132,10 @@ void fb_on_block(void *engine, uint64_t address, uint32_t size, void *user)
             instructions(tracer, tracer->code + (address - tracer->code_start), size);
     }
     uint32_t count = tracer->block_count[index];
+    if (count == 0) {
+        problem(tracer, engine, FB_UNDEFINED, address, size);
+        return;
+    }
     if (tracer->owner[index]) {
         tracer->current = tracer->owner[index];
     }

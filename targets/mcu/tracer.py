@@ -21,7 +21,7 @@ from .target import get_target
 from .toolchain import build, cache_folder, compiler_version
 
 _SOURCE = Path(__file__).with_name("tracer.c")
-_PROBLEMS = ("", "limit", "outside-code", "unaligned", "guard-read", "guard-write")
+_PROBLEMS = ("", "limit", "outside-code", "unaligned", "guard-read", "guard-write", "undefined")
 
 
 class _Range(ctypes.Structure):
@@ -62,6 +62,7 @@ class _State(ctypes.Structure):
         ("problem", ctypes.c_uint32),
         ("pc", ctypes.c_int32),
         ("epsr", ctypes.c_int32),
+        ("armv6m", ctypes.c_uint32),
     )
 
 
@@ -73,6 +74,7 @@ class Tracer:
         code: addresses of the code.
         text: the bytes of the code.
         riscv: RISC-V encoding; otherwise Thumb.
+        armv6m: refuse instructions that Armv6-M lacks.
         pc: the emulator's name of the program counter.
         trap: the address at which a call ends.
         alignment: 0 checks nothing, 1 multiword accesses, 2 every access.
@@ -86,6 +88,7 @@ class Tracer:
         text: bytes,
         *,
         riscv: bool,
+        armv6m: bool,
         pc: int,
         trap: int,
         alignment: int,
@@ -114,6 +117,7 @@ class Tracer:
             read_register=_address(uclib.uc_reg_read),
             write_register=_address(uclib.uc_reg_write),
             riscv=int(riscv),
+            armv6m=int(armv6m),
             alignment=alignment,
             pc=pc,
             epsr=arm_const.UC_ARM_REG_EPSR,
@@ -181,7 +185,7 @@ class Tracer:
     @property
     def problem(self) -> str:
         """Why the run was stopped: ``"limit"``, ``"outside-code"``, ``"unaligned"``,
-        ``"guard-read"``, ``"guard-write"``, or ``""``."""
+        ``"guard-read"``, ``"guard-write"``, ``"undefined"``, or ``""``."""
         return _PROBLEMS[self._state.problem]
 
     @property
