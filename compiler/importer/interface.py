@@ -61,6 +61,14 @@ def make_static(
             ``unknown-rank``, ``invalid-shape``, ``unsupported-dtype``.
     """
     inputs = list(model.graph.input)
+    for value in inputs:
+        kind = value.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise FewbitsError(
+                "unsupported-dtype",
+                f"input {value.name!r} is not a tensor but {kind or 'has no type'}",
+                where=f"input {value.name!r}",
+            )
     tensors = {value.name: value.type.tensor_type for value in inputs}
     _check_names(tensors, bind, shapes)
     sizes = dict(bind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ...errors import FewbitsError
 from . import external
@@ -77,7 +77,21 @@ def parse(data: bytes, where: str) -> onnx.ModelProto:
         raise _not_onnx(where) from error
     if not model.HasField("graph"):
         raise _not_onnx(where)
+    _check_text(model, where)
     return model
+
+
+def _check_text(message: Message, where: str) -> None:
+    """Names must be text. protobuf hands out bytes where they are not UTF-8."""
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, (str, bytes, Message)) else value
+        if field.type == field.TYPE_STRING and any(isinstance(item, bytes) for item in values):
+            raise FewbitsError(
+                "not-onnx", f"a {field.name} in the model is not UTF-8 text", where=where
+            )
+        if field.type == field.TYPE_MESSAGE:
+            for item in values:
+                _check_text(item, where)
 
 
 def _not_onnx(where: str) -> FewbitsError:

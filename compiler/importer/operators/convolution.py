@@ -86,9 +86,10 @@ def _crops(node: Node, windows: Windows) -> Windows:
             wanted = [e * s for e, s in zip(windows.extent, windows.strides, strict=True)]
         for full, more, size in zip(_full(windows), extra, wanted[-count:], strict=True):
             total = full + more - size
-            smaller, larger = total // 2, total - total // 2
+            smaller, larger = max(total, 0) // 2, -(-max(total, 0) // 2)
             begin.append(smaller if auto == "SAME_UPPER" else larger)
-            end.append(larger if auto == "SAME_UPPER" else smaller)
+            # A result that is larger than the full one grows at its end.
+            end.append((larger if auto == "SAME_UPPER" else smaller) + min(total, 0))
     end = [e - more for e, more in zip(end, extra, strict=True)]
     return dataclasses.replace(windows, begin=begin, end=end)
 
