@@ -90,7 +90,6 @@ class ExpressionPrinter:
         types: C types of variables, where they are not the TIR ones.
         scalars: buffers of one element, kept in a C variable.
         ranges: bounds of variables.
-        used: variables and buffers that were printed.
         layer: the model's layer, for errors.
     """
 
@@ -102,7 +101,6 @@ class ExpressionPrinter:
         self._index_bound: int | None = None
         self.scalars: set[ir.Var] = set()
         self.ranges: dict[ir.Var, Interval] = {}
-        self.used: set[ir.Var] = set()
         self._printers: dict[type, Callable[..., Text]] = {
             prim.IntImm: self._integer,
             prim.FloatImm: self._float,
@@ -214,13 +212,11 @@ class ExpressionPrinter:
         if variable in self._let:
             return self._let[variable]
         dtype = self.dtype(variable)
-        self.used.add(variable)
         known = self.ranges.get(variable, iv.of_dtype(dtype))
         return Text(self.names[variable], ATOM, self.types.get(variable, dtype), known)
 
     def _load(self, load: ir.TensorLoad) -> Text:
         dtype = self.dtype(load)
-        self.used.add(load.source)
         bound = self._index_bound
         text = Text(self.place(load.source, load.indices), ATOM, dtype, iv.of_dtype(dtype))
         if bound is None or dtype not in ("int32", "int64"):

@@ -60,19 +60,14 @@ def _along(parameter: te.Tensor | ir.Expr, indices: Sequence[ir.Expr], axis: int
 def _quantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     axis, dtype = int(call.attrs.axis), str(call.attrs.out_dtype)
     low, high = (int(limit(dtype)) for limit in (tirx.min_value, tirx.max_value))
-    # Codes of more than 16 bits are not exact in float32.
-    exact = "float32" if high < 2**16 else "float64"
 
     def quantize(x: te.Tensor, scale: te.Tensor | ir.Expr, zero: te.Tensor | ir.Expr) -> te.Tensor:
         def code(*indices: ir.Expr) -> ir.Expr:
             quotient = x(*indices).astype("float32") / _along(scale, indices, axis)
-            total = tirx.nearbyint(quotient).astype(exact) + _along(zero, indices, axis).astype(
-                exact
-            )
-            limited = tirx.max(
-                tirx.min(total, prim.FloatImm(exact, high)), prim.FloatImm(exact, low)
-            )
-            return limited.astype(dtype)
+            # Codes have at most 16 bits, which float32 holds exactly.
+            total = tirx.nearbyint(quotient) + _along(zero, indices, axis).astype("float32")
+            limits = (prim.FloatImm("float32", high), prim.FloatImm("float32", low))
+            return tirx.max(tirx.min(total, limits[0]), limits[1]).astype(dtype)
 
         return te.compute(x.shape, code, name="quantized")
 
@@ -269,9 +264,9 @@ def _precedes(a: ir.Expr, b: ir.Expr, descending: bool) -> tuple[ir.Expr, ir.Exp
 
 
 def _sorted(
-    data: te.Tensor, axis: int, count: int, descending: bool, index_dtype: str
-) -> list[te.Tensor]:
-    """The first `count` values in order along an axis, and their indices.
+    data: te.Tensor, axis: int, count: int, descending: bool, index_dtype: str, which: str
+) -> te.Tensor | list[te.Tensor]:
+    """The first `count` values in order along an axis, or their indices, or both.
 
     Each element's place is the number of elements that come before it, so nothing is moved twice
     and no memory is needed; the time is quadratic in the axis' length.
@@ -279,8 +274,8 @@ def _sorted(
     axis %= len(data.shape)
     shape = [*data.shape[:axis], count, *data.shape[axis + 1 :]]
     length = int(data.shape[axis])
-    values = tirx.decl_buffer(shape, data.dtype, "values", layout=None)
-    indices = tirx.decl_buffer(shape, index_dtype, "indices", layout=None)
+    dtypes = {"values": str(data.dtype), "indices": index_dtype}
+    wanted = [kind for kind in dtypes if which in (kind, "both")]
 
     def body(ins: Sequence[ir.Var], outs: Sequence[ir.Var]) -> tirx.Stmt:
         with IRBuilder() as builder:
@@ -297,63 +292,53 @@ def _sorted(
                         with T.If(tirx.any(before, earlier)), T.Then():
                             T.buffer_store(rank, rank[0] + 1, [0])
                     place = [*at[:axis], rank[0], *at[axis + 1 :]]
+                    found = {"values": here, "indices": at[axis].astype(index_dtype)}
                     with T.If(rank[0] < count), T.Then():
-                        T.buffer_store(outs[0], here, place)
-                        T.buffer_store(outs[1], at[axis].astype(index_dtype), place)
+                        for kind, output in zip(wanted, outs, strict=True):
+                            T.buffer_store(output, found[kind], place)
             return builder.get()
 
     return te.extern(
-        [shape, shape],
+        [shape] * len(wanted),
         [data],
         body,
-        dtype=[data.dtype, index_dtype],
-        out_buffers=[values, indices],
+        dtype=[dtypes[kind] for kind in wanted],
+        out_buffers=[tirx.decl_buffer(shape, dtypes[kind], kind, layout=None) for kind in wanted],
         name="sorted",
     )
-
-
-def _picked(
-    builder: relax.BlockBuilder,
-    call: relax.Call,
-    sort: Callable[[te.Tensor], list[te.Tensor]],
-    which: str,
-) -> relax.Expr:
-    pair = builder.emit(builder.call_te(sort, call.args[0]))
-    if which == "both":
-        return pair
-    return relax.TupleGetItem(pair, 0 if which == "values" else 1)
 
 
 @_legalizes("relax.sort")
 def _sort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     axis, descending = int(call.attrs.axis), bool(call.attrs.descending)
 
-    def sort(data: te.Tensor) -> list[te.Tensor]:
-        return _sorted(data, axis, int(data.shape[axis]), descending, "int32")
+    def sort(data: te.Tensor) -> te.Tensor | list[te.Tensor]:
+        return _sorted(data, axis, int(data.shape[axis]), descending, "int32", "values")
 
-    return _picked(builder, call, sort, "values")
+    return builder.call_te(sort, call.args[0])
 
 
 @_legalizes("relax.argsort")
 def _argsort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     axis, descending = int(call.attrs.axis), bool(call.attrs.descending)
+    dtype = str(call.attrs.dtype)
 
-    def argsort(data: te.Tensor) -> list[te.Tensor]:
-        return _sorted(data, axis, int(data.shape[axis]), descending, str(call.attrs.dtype))
+    def argsort(data: te.Tensor) -> te.Tensor | list[te.Tensor]:
+        return _sorted(data, axis, int(data.shape[axis]), descending, dtype, "indices")
 
-    return _picked(builder, call, argsort, "indices")
+    return builder.call_te(argsort, call.args[0])
 
 
 @_legalizes("relax.topk")
 def _topk(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     attrs = call.attrs
+    axis, dtype, which = int(attrs.axis), str(attrs.dtype), str(attrs.ret_type)
 
-    def topk(data: te.Tensor) -> list[te.Tensor]:
-        axis = int(attrs.axis)
+    def topk(data: te.Tensor) -> te.Tensor | list[te.Tensor]:
         count = int(attrs.k) if int(attrs.k) >= 1 else int(data.shape[axis])
-        return _sorted(data, axis, count, bool(attrs.largest), str(attrs.dtype))
+        return _sorted(data, axis, count, bool(attrs.largest), dtype, which)
 
-    return _picked(builder, call, topk, str(attrs.ret_type))
+    return builder.call_te(topk, call.args[0])
 
 
 def _arg_extreme(largest: bool) -> Legalization:

@@ -68,8 +68,16 @@ def legalize(layer: str, call: relax.Call, constants: Mapping[int, np.ndarray]) 
             result = builder.emit_output(builder.emit(alone))
         builder.emit_func_output(result)
     module = builder.get()
-    with target.Target("c"):
-        module = relax.transform.LegalizeOps(LEGALIZATIONS)(module)
+    try:
+        with target.Target("c"):
+            module = relax.transform.LegalizeOps(LEGALIZATIONS)(module)
+    except Exception as error:  # TVM's legalizations raise whatever they stumble over
+        raise FewbitsError(
+            "no-kernel",
+            f"TVM cannot lower this {call.op.name}: {str(error).strip().splitlines()[-1]}",
+            where=layer,
+            hint="replace the operator, or run this part of the model on the host",
+        ) from error
     legalized = _one_function(layer, call.op.name, module)
     if call.op.name in STARTS_AT_INFINITY:
         function = legalized.function.with_body(

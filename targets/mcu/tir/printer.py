@@ -8,6 +8,7 @@ keeps the arithmetic defined.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import math
@@ -32,6 +33,7 @@ _KEYWORDS = frozenset(
     )
     for keyword in line.split()
 )
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _DTYPE_BYTES = {name: int(re.sub(r"\D", "", c) or 32) // 8 for name, c in C_TYPES.items()}
 _DTYPE_BYTES["float64"] = 8
 
@@ -73,7 +75,7 @@ class _StatementPrinter:
         self.depth = 1
         self._taken: set[str] = set(_KEYWORDS)
         self._offsets: dict[ir.Var, int] = {}
-        self._views: dict[ir.Var, ir.Var] = {}
+        self._bound: list[tuple[int, str]] = []
         self._printers: dict[type, Callable[..., None]] = {
             tirx.SeqStmt: self._sequence,
             tirx.For: self._for,
@@ -102,9 +104,9 @@ class _StatementPrinter:
         if scratch:
             parameters.append(f"void *{restrict}scratch")
         self._statement(function.body)
-        used = self.expressions.used | {self._views.get(v, v) for v in self.expressions.used}
+        names = self._drop_unused()
         unused = [
-            f"    (void){self.expressions.names[p]};" for p in function.params if p not in used
+            f"    (void){n};" for p in function.params if not names[n := self.expressions.names[p]]
         ]
         body = "\n".join([*unused, *self.lines])
         text = f"({', '.join(parameters)}) {{\n{body}\n}}\n"
@@ -176,7 +178,6 @@ class _StatementPrinter:
         self._element(store.buffer)
         value = self.expressions(store.value)
         place = self.expressions.place(store.buffer, list(store.indices))
-        self.expressions.used.add(store.buffer)
         self._line(f"{place} = {value.code};")
 
     def _allocate(self, statement: tirx.AllocBuffer) -> None:
@@ -206,7 +207,6 @@ class _StatementPrinter:
         self.expressions.names[statement.buffer] = self.expressions.names[original]
         if original in self.expressions.scalars:
             self.expressions.scalars.add(statement.buffer)
-        self._views[statement.buffer] = original
 
     def _bind(self, statement: tirx.Bind) -> None:
         value = self.expressions(statement.value)
@@ -214,7 +214,17 @@ class _StatementPrinter:
         self.expressions.names[statement.var] = name
         self.expressions.ranges[statement.var] = value.range
         self.expressions.types[statement.var] = value.dtype
+        self._bound.append((len(self.lines), name))
         self._line(f"const {C_TYPES[value.dtype]} {name} = {value.code};")
+
+    def _drop_unused(self) -> collections.Counter[str]:
+        """Remove bound values that nothing uses after all; how often each name is left."""
+        names = collections.Counter(word for line in self.lines for word in _WORD.findall(line))
+        for position, name in reversed(self._bound):
+            if names[name] == 1:
+                names.subtract(_WORD.findall(self.lines[position]))
+                del self.lines[position]
+        return names
 
     def _if(self, statement: tirx.IfThenElse) -> None:
         condition = self.expressions(statement.condition)

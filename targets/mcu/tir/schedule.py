@@ -137,9 +137,10 @@ def _sink(sch: Schedule, root: SBlockRV) -> None:
                 break
 
 
-def _initialize_outside(sch: Schedule, root: SBlockRV) -> None:
+def _initialize_outside(sch: Schedule, scope: SBlockRV) -> None:
     """Set accumulators before the reduction's loops instead of testing inside them."""
-    for block in sch.get_child_blocks(root):
+    for block in sch.get_child_blocks(scope):
+        _initialize_outside(sch, block)
         if sch.get(block).init is None:
             continue
         for loop in reversed(sch.get_loops(block)):

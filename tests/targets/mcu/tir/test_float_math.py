@@ -80,7 +80,8 @@ def library(tmp_path_factory):
     source.write_text("\n".join(lines) + "\n")
     subprocess.run(
         ["gcc", "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared",
-         "-fPIC", "-ffreestanding", "-nostdlib", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error",
+         "-fPIC", "-ffreestanding", "-nostdlib", "-fsanitize=undefined",
+         "-fsanitize-undefined-trap-on-error",
          f"-I{KERNELS}", str(source), "-o", str(shared)],
         check=True,
     )  # fmt: skip
