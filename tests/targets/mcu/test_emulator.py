@@ -11,6 +11,7 @@ from fewbits.targets.mcu.emulator import Emulator
 from fewbits.targets.mcu.target import TARGETS, get_target
 from fewbits.targets.mcu.toolchain import build
 
+_FOLDER = tempfile.TemporaryDirectory()
 BARE = [name for name, target in TARGETS.items() if target.family != "host"]
 ARM = [name for name in BARE if name != "rv32imc"]
 
@@ -131,7 +132,7 @@ READ(half, int32_t)
 
 @functools.lru_cache
 def built(text: str, target: str) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="fewbits-test-"))
+    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
     (folder / "code.c").write_text(text)
     return build([folder / "code.c"], get_target(target), folder / "code.elf").elf
 
