@@ -24,7 +24,7 @@ from .target import McuTarget
 KERNELS = Path(__file__).parent / "kernels"
 _CTYPES = {
     "int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "int32": "int32_t",
-    "uint32": "uint32_t", "float32": "float",
+    "uint16": "uint16_t", "uint32": "uint32_t", "float32": "float",
 }  # fmt: skip
 _FILL = 0xA5
 
@@ -72,6 +72,7 @@ class Probe:
             roots=None if host else [_name(i) for i in range(len(self.calls))],
             compiler=toolchain.system_compiler() if sanitize else compiler,
             sanitize=("address", "undefined") if sanitize else (),
+            optimize="-O0" if sanitize else "-O2",  # sanitizers take half a minute to optimize
         )
         self._emulator = (
             None if host else Emulator(self.build.elf, target, check_alignment=True, guard=True)
