@@ -29,7 +29,7 @@ FB_INLINE uint32_t fb_reciprocal31(uint32_t divisor) {
 
 /* x and out [rows][n]; table[d] is 2^15 exp(-d), d the distance from the row's largest element.
  * The output may lie on or before the input. */
-FB_INLINE void fb_softmax_s8(const int8_t *x, int8_t *out, const int32_t *table, int32_t rows,
+FB_INLINE void fb_softmax_s8(const int8_t *x, int8_t *out, const uint16_t *table, int32_t rows,
                              int32_t n, int32_t multiplier, int32_t bias, int32_t shift,
                              int32_t lo, int32_t hi) {
     for (int32_t row = 0; row < rows; row++) {

@@ -77,7 +77,7 @@ def _in_place(window: Window) -> bool:
 
 
 def _scratch(window: Window, shift: int, target: McuTarget) -> int:
-    """Bytes of one channel's padded plane and one widened filter, as `depthwise.h` lays them out."""
+    """Bytes of the plane of one channel and of a widened filter, as in `depthwise.h`."""
     stride_h, stride_w = window.strides
     dilation_h, dilation_w = window.dilation
     kernel_h, kernel_w = window.kernel_h, window.kernel_w

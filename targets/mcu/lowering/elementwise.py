@@ -97,12 +97,13 @@ def lower_softmax(
     if reach >= 2**31 or length > 2**15:
         return None
     rows = math.prod(output.shape[:-1])
+    exponentials = Constant("table", table.astype(np.uint16))
     return KernelCall(
         layer=layer,
         operator="softmax",
         function="fb_softmax_s8",
         header="softmax.h",
-        arguments=(inputs[0], output, Constant("table", table), rows, length, *literals),
+        arguments=(inputs[0], output, exponentials, rows, length, *literals),
         inputs=tuple(inputs),
         outputs=(output,),
         overlap=(0,),
