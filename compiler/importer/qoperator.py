@@ -16,14 +16,14 @@ from onnx import helper
 from tvm import relax
 
 from .node import Node, Result, Value
-from .operators import activation, convolution, elementwise, linear, movement, pooling, reduction
+from .operators import activation, convolution, elementwise, linear, movement, pooling
 from .qdq import dequantized, quantized
 
 op: Any = relax.op  # its annotations are narrower than what it takes
 
 _FLOAT = {
     name: converter
-    for family in (activation, convolution, elementwise, linear, movement, pooling, reduction)
+    for family in (activation, convolution, elementwise, linear, movement, pooling)
     for name, converter in family.CONVERTERS.items()
 }
 
@@ -40,11 +40,8 @@ def _float_operator(
     It has the node's attributes; `attributes` replaces some, None removes one.
     """
     proto = onnx.NodeProto(op_type=operator, name=node.proto.name, output=node.proto.output[:1])
-    proto.input.extend(
-        f"{index}" if value is not None else "" for index, value in enumerate(inputs)
-    )
-    kept = [a for a in node.proto.attribute if a.name not in attributes]
-    proto.attribute.extend(kept)
+    proto.input.extend("" if value is None else str(i) for i, value in enumerate(inputs))
+    proto.attribute.extend(a for a in node.proto.attribute if a.name not in attributes)
     for name, value in attributes.items():
         if value is not None:
             proto.attribute.append(helper.make_attribute(name, value))
@@ -120,21 +117,17 @@ def _qgemm(node: Node) -> Result:
     return quantized(node, result, 7, 8, node.dtype(8) if node.has(8) else node.dtype(0))
 
 
-def _channels_first(node: Node, convert: Callable[[Node, relax.Expr], relax.Expr]) -> relax.Expr:
-    """Apply `convert` to input 0 with channels at axis 1, wherever the node has them."""
-    data = dequantized(node, 0, 1, 2)
-    if not node.int("channels_last", 0):
-        return convert(node, data)
-    rank = node.rank()
-    first, last = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
-    return op.permute_dims(convert(node, op.permute_dims(data, first)), last)
-
-
 def _qlinear_pool(operator: str) -> Callable[[Node], Result]:
+    """x, x_scale, x_zero, y_scale, y_zero; channels are at axis 1 or, with a flag, last."""
+
     def convert(node: Node) -> Result:
-        result = _channels_first(
-            node, lambda _, data: _float_operator(node, operator, [data], channels_last=None)
-        )
+        data = dequantized(node, 0, 1, 2)
+        rank, last = node.rank(), node.int("channels_last", 0)
+        if last:
+            data = op.permute_dims(data, [0, rank - 1, *range(1, rank - 1)])
+        result = _float_operator(node, operator, [data], channels_last=None)
+        if last:
+            result = op.permute_dims(result, [0, *range(2, rank), 1])
         return quantized(node, result, 3, 4, node.dtype(0))
 
     return convert
@@ -203,7 +196,6 @@ _MICROSOFT = {
     "QLinearSigmoid": _qlinear_unary("Sigmoid"),
     "QLinearLeakyRelu": _qlinear_unary("LeakyRelu"),
     "QLinearSoftmax": _qlinear_softmax,
-    "QLinearReduceMean": _qlinear_unary("ReduceMean"),
     "QLinearGlobalAveragePool": _qlinear_pool("GlobalAveragePool"),
     "QLinearAveragePool": _qlinear_pool("AveragePool"),
     "QLinearConcat": _qlinear_concat,

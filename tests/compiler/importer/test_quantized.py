@@ -320,6 +320,18 @@ def test_qlinear_pool_channels_last(dtype):
 
 
 @ACTIVATIONS
+def test_qlinear_where(dtype):
+    condition, x, y = RNG.integers(0, 2, (3, 4)) > 0, codes(dtype, 3, 4), codes(dtype, 3, 4)
+    constants = [
+        x, *quantization(dtype, 0.04), y, *quantization(dtype, 0.05), *quantization(dtype, 0.06)
+    ]  # fmt: skip
+    model = build(
+        "QLinearWhere", {"c": condition}, constants, type_of(dtype), domain="com.microsoft"
+    )
+    agree(model, {"c": condition}, steps=1)
+
+
+@ACTIVATIONS
 def test_qlinear_concat(dtype):
     x, y = codes(dtype, 2, 3), codes(dtype, 2, 4)
     constants = [*quantization(dtype, 0.06), x, *quantization(dtype, 0.05)]
