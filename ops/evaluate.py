@@ -12,7 +12,7 @@ from tvm import ir, relax, tirx
 
 from ..errors import FewbitsError
 from . import integer, meanings  # noqa: F401  (they register the operators)
-from .meanings.common import ints
+from .meanings.common import from_numpy, ints
 from .registry import meaning_of
 
 Values = dict[str, torch.Tensor]
@@ -107,9 +107,7 @@ class Evaluator:
             with torch.no_grad():
                 yield torch.vmap(one)(batch)
 
-    def _samples(
-        self, parameter: Any, array: np.ndarray, start: int, chunk: int
-    ) -> torch.Tensor:
+    def _samples(self, parameter: Any, array: np.ndarray, start: int, chunk: int) -> torch.Tensor:
         """A chunk of samples, each in the parameter's shape (which has a batch axis of 1)."""
         piece = np.ascontiguousarray(array[start : start + chunk], str(parameter.ty.dtype))
         shape = ints(parameter.ty.shape.values)
@@ -127,7 +125,7 @@ class Evaluator:
         if isinstance(expression, ir.GenericConst):
             if expression not in self._constants:
                 array = expression.value.numpy()  # pyright: ignore[reportAttributeAccessIssue]
-                self._constants[expression] = torch.from_numpy(np.array(array)).to(self.device)
+                self._constants[expression] = from_numpy(array).to(self.device)
             return self._constants[expression]
         if isinstance(expression, relax.ShapeExpr):
             return ints(expression.values)

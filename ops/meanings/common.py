@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+import ml_dtypes
+import numpy as np
 import torch
 
 from ...errors import FewbitsError
@@ -103,3 +105,22 @@ def through_float(
     if not is_integer(tensor):
         return function(tensor)
     return function(tensor.to(torch.float64)).to(tensor.dtype)
+
+
+def from_numpy(array: np.ndarray) -> torch.Tensor:
+    """A copy as a tensor, also of the types that only ml_dtypes gives NumPy (FP8, bfloat16)."""
+    array = np.array(array)
+    if array.dtype.kind != "V":
+        return torch.from_numpy(array)
+    codes = torch.from_numpy(array.view(f"uint{8 * array.dtype.itemsize}"))
+    return codes.view(torch_dtype(array.dtype.name))
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as an array, the other way round."""
+    tensor = tensor.detach().cpu().contiguous()
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name != "bfloat16" and not name.startswith("float8"):
+        return tensor.numpy()
+    codes = tensor.view(getattr(torch, f"uint{8 * tensor.itemsize}")).numpy()
+    return codes.view(np.dtype(getattr(ml_dtypes, name)))
