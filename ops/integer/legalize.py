@@ -1,0 +1,296 @@
+"""The integer operators in TIR, exactly as defined, so that any back end can run them.
+
+Microcontrollers have kernels for the common forms; what those refuse (16-bit weights, unusual
+dilations) and every other target computes this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import ir, relax, te, tirx
+
+Index = Sequence[ir.Expr]
+_Lowering = Callable[..., te.Tensor]
+
+
+def _legalizes(name: str) -> Callable[[_Lowering], _Lowering]:
+    """Decorator: ``function(attrs, *tensors)`` is the operator ``fewbits.<name>``."""
+
+    def register(function: _Lowering) -> _Lowering:
+        def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+            attributes = {str(key): _plain(call.attrs[key]) for key in call.attrs.keys()}
+            return builder.call_te(
+                lambda *tensors: function(attributes, *tensors),
+                *call.args,
+                primfunc_name_hint=name,
+            )
+
+        ir.register_op_attr(f"fewbits.{name}", "FLegalize", legalize)
+        return function
+
+    return register
+
+
+def _plain(value: object) -> int | list[int]:
+    """An attribute as Python integers."""
+    return int(value) if isinstance(value, int) else [int(one) for one in value]
+
+
+def _requantized(attrs: dict, total: ir.Expr, bias: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
+    """``clamp((((total << shift) + bias) * multiplier) >> 32)`` as int8."""
+    shifted = (total << attrs["shift"] if attrs["shift"] else total) + bias
+    product = shifted.astype("int64") * multiplier.astype("int64")
+    return _clamped(attrs, (product >> tirx.const(32, "int64")).astype("int32"))
+
+
+def _clamped(attrs: dict, value: ir.Expr) -> ir.Expr:
+    low, high = (tirx.const(attrs[key], value.ty.dtype) for key in ("minimum", "maximum"))
+    return tirx.max(tirx.min(value, high), low).astype("int8")
+
+
+def _wide(value: ir.Expr) -> ir.Expr:
+    return value.astype("int32")
+
+
+def _inside(index: ir.Expr, extent: int) -> ir.Expr:
+    return tirx.all(index >= 0, index < extent)
+
+
+def _window(
+    attrs: dict, kernel: Sequence[int]
+) -> Callable[[ir.Expr, ir.Expr, ir.Expr, ir.Expr], tuple[ir.Expr, ir.Expr]]:
+    """Input coordinates of one element of an output's window."""
+    top, left = attrs["padding"][:2]
+    stride_h, stride_w = attrs["strides"]
+    dilation_h, dilation_w = attrs["dilation"]
+
+    def place(y: ir.Expr, x: ir.Expr, ky: ir.Expr, kx: ir.Expr) -> tuple[ir.Expr, ir.Expr]:
+        return y * stride_h + ky * dilation_h - top, x * stride_w + kx * dilation_w - left
+
+    return place
+
+
+def _windows(attrs: dict, size: int, kernel: int, axis: int) -> int:
+    """How many windows there are along one axis."""
+    padding = attrs["padding"][axis] + attrs["padding"][axis + 2]
+    reach = attrs["dilation"][axis] * (kernel - 1) + 1
+    return (size + padding - reach) // attrs["strides"][axis] + 1
+
+
+@_legalizes("conv2d")
+def _conv2d(
+    attrs: dict, x: te.Tensor, weight: te.Tensor, bias: te.Tensor, multiplier: te.Tensor
+) -> te.Tensor:
+    batch, height, width, _ = (int(extent) for extent in x.shape)
+    channels, kernel_h, kernel_w, inputs = (int(extent) for extent in weight.shape)
+    group = channels // attrs["groups"]
+    place = _window(attrs, (kernel_h, kernel_w))
+    ky = te.reduce_axis((0, kernel_h), name="ky")
+    kx = te.reduce_axis((0, kernel_w), name="kx")
+    i = te.reduce_axis((0, inputs), name="i")
+    shape = (
+        batch,
+        _windows(attrs, height, kernel_h, 0),
+        _windows(attrs, width, kernel_w, 1),
+        channels,
+    )
+
+    def accumulated(n: ir.Expr, y: ir.Expr, column: ir.Expr, o: ir.Expr) -> ir.Expr:
+        row, col = place(y, column, ky.var, kx.var)
+        value = tirx.if_then_else(
+            tirx.all(_inside(row, height), _inside(col, width)),
+            _wide(x(n, row, col, (o // group) * inputs + i.var)),
+            tirx.const(attrs["input_zero"], "int32"),
+        )
+        return te.sum(value * _wide(weight(o, ky, kx, i)), axis=[ky, kx, i])
+
+    total = te.compute(shape, accumulated, name="accumulator")
+    return te.compute(
+        shape,
+        lambda *at: _requantized(attrs, total(*at), bias(at[3]), multiplier(at[3])),
+        name="conv2d",
+    )
+
+
+@_legalizes("dense")
+def _dense(
+    attrs: dict, x: te.Tensor, weight: te.Tensor, bias: te.Tensor, multiplier: te.Tensor
+) -> te.Tensor:
+    channels, inputs = (int(extent) for extent in weight.shape)
+    i = te.reduce_axis((0, inputs), name="i")
+    shape = (*x.shape[:-1], channels)
+    total = te.compute(
+        shape,
+        lambda *at: te.sum(_wide(x(*at[:-1], i)) * _wide(weight(at[-1], i)), axis=i),
+        name="accumulator",
+    )
+    return te.compute(
+        shape,
+        lambda *at: _requantized(attrs, total(*at), bias(at[-1]), multiplier(at[-1])),
+        name="dense",
+    )
+
+
+def _broadcast(tensor: te.Tensor, at: Index) -> list[ir.Expr]:
+    """Indices of a tensor that is broadcast to a result with indices `at`."""
+    own = at[len(at) - len(tensor.shape) :]
+    return [
+        tirx.const(0, "int64") if int(extent) == 1 else index
+        for extent, index in zip(tensor.shape, own, strict=True)
+    ]
+
+
+def _broadcast_shape(*shapes: Sequence[ir.Expr]) -> list[int]:
+    rank = max(len(shape) for shape in shapes)
+    padded = [[1] * (rank - len(shape)) + [int(extent) for extent in shape] for shape in shapes]
+    return [max(extents) for extents in zip(*padded, strict=True)]
+
+
+@_legalizes("matmul")
+def _matmul(attrs: dict, a: te.Tensor, b: te.Tensor) -> te.Tensor:
+    k = te.reduce_axis((0, int(a.shape[-1])), name="k")
+    batch = _broadcast_shape(a.shape[:-2], b.shape[:-2])
+    shape = (*batch, a.shape[-2], b.shape[-1])
+
+    def accumulated(*at: ir.Expr) -> ir.Expr:
+        left = a(*_broadcast(a, (*at[:-1], k.var)))
+        right = b(*_broadcast(b, (*at[:-2], k.var, at[-1])))
+        return te.sum((_wide(left) - attrs["a_zero"]) * (_wide(right) - attrs["b_zero"]), axis=k)
+
+    total = te.compute(shape, accumulated, name="accumulator")
+    bias, multiplier = tirx.const(attrs["bias"], "int32"), tirx.const(attrs["multiplier"], "int32")
+    return te.compute(
+        shape, lambda *at: _requantized(attrs, total(*at), bias, multiplier), name="matmul"
+    )
+
+
+@_legalizes("add")
+def _add(attrs: dict, a: te.Tensor, b: te.Tensor) -> te.Tensor:
+    def element(*at: ir.Expr) -> ir.Expr:
+        left = _wide(a(*_broadcast(a, at))) * attrs["a_multiplier"]
+        right = _wide(b(*_broadcast(b, at))) * attrs["b_multiplier"]
+        return _clamped(attrs, (left + right + attrs["bias"]) >> attrs["shift"])
+
+    return te.compute(_broadcast_shape(a.shape, b.shape), element, name="add")
+
+
+@_legalizes("multiply")
+def _multiply(attrs: dict, a: te.Tensor, b: te.Tensor) -> te.Tensor:
+    bias, multiplier = tirx.const(attrs["bias"], "int32"), tirx.const(attrs["multiplier"], "int32")
+
+    def element(*at: ir.Expr) -> ir.Expr:
+        left = _wide(a(*_broadcast(a, at))) - attrs["a_zero"]
+        right = _wide(b(*_broadcast(b, at))) - attrs["b_zero"]
+        return _requantized(attrs, left * right, bias, multiplier)
+
+    return te.compute(_broadcast_shape(a.shape, b.shape), element, name="multiply")
+
+
+@_legalizes("lookup")
+def _lookup(_attrs: dict, x: te.Tensor, table: te.Tensor) -> te.Tensor:
+    return te.compute(x.shape, lambda *at: table(_wide(x(*at)) + 128), name="lookup")
+
+
+@_legalizes("average_pool2d")
+def _average_pool2d(attrs: dict, x: te.Tensor, bias: te.Tensor, multiplier: te.Tensor) -> te.Tensor:
+    batch, height, width, channels = (int(extent) for extent in x.shape)
+    kernel_h, kernel_w = attrs["kernel"]
+    attrs = {**attrs, "dilation": [1, 1]}
+    include = bool(attrs["count_include_pad"])
+    place = _window(attrs, (kernel_h, kernel_w))
+    ky = te.reduce_axis((0, kernel_h), name="ky")
+    kx = te.reduce_axis((0, kernel_w), name="kx")
+    shape = (
+        batch,
+        _windows(attrs, height, kernel_h, 0),
+        _windows(attrs, width, kernel_w, 1),
+        channels,
+    )
+
+    def summed(n: ir.Expr, y: ir.Expr, column: ir.Expr, c: ir.Expr) -> ir.Expr:
+        row, col = place(y, column, ky.var, kx.var)
+        value = tirx.if_then_else(
+            tirx.all(_inside(row, height), _inside(col, width)),
+            _wide(x(n, row, col, c)),
+            tirx.const(attrs["input_zero"] if include else 0, "int32"),
+        )
+        return te.sum(value, axis=[ky, kx])
+
+    total = te.compute(shape, summed, name="sum")
+
+    def inside(start: ir.Expr, kernel: int, size: int) -> ir.Expr:
+        """How many elements of a window lie inside the image."""
+        return tirx.min(start + kernel, size) - tirx.max(start, 0)
+
+    def element(*at: ir.Expr) -> ir.Expr:
+        if include:
+            index = tirx.const(kernel_h * kernel_w - 1, "int64")
+        else:
+            row, col = place(at[1], at[2], tirx.const(0, "int64"), tirx.const(0, "int64"))
+            rows, cols = inside(row, kernel_h, height), inside(col, kernel_w, width)
+            some = tirx.all(rows > 0, cols > 0)
+            index = tirx.Select(some, rows * cols - 1, tirx.const(0, "int64"))
+        return _requantized(attrs, total(*at), bias(index), multiplier(index))
+
+    return te.compute(shape, element, name="average_pool2d")
+
+
+@_legalizes("max_pool2d")
+def _max_pool2d(attrs: dict, x: te.Tensor) -> te.Tensor:
+    batch, height, width, channels = (int(extent) for extent in x.shape)
+    kernel_h, kernel_w = attrs["kernel"]
+    place = _window(attrs, (kernel_h, kernel_w))
+    ky = te.reduce_axis((0, kernel_h), name="ky")
+    kx = te.reduce_axis((0, kernel_w), name="kx")
+    shape = (
+        batch,
+        _windows(attrs, height, kernel_h, 0),
+        _windows(attrs, width, kernel_w, 1),
+        channels,
+    )
+
+    def largest(n: ir.Expr, y: ir.Expr, column: ir.Expr, c: ir.Expr) -> ir.Expr:
+        row, col = place(y, column, ky.var, kx.var)
+        value = tirx.if_then_else(
+            tirx.all(_inside(row, height), _inside(col, width)),
+            x(n, row, col, c),
+            tirx.const(-128, "int8"),
+        )
+        return te.max(value, axis=[ky, kx])
+
+    return te.compute(shape, largest, name="max_pool2d")
+
+
+@_legalizes("softmax")
+def _softmax(attrs: dict, x: te.Tensor, table: te.Tensor) -> te.Tensor:
+    length = int(x.shape[-1])
+    rows = x.shape[:-1]
+    k = te.reduce_axis((0, length), name="k")
+    largest = te.compute(rows, lambda *at: te.max(x(*at, k), axis=k), name="largest")
+
+    def exponential(*at: ir.Expr) -> ir.Expr:
+        return table(_wide(largest(*at[:-1])) - _wide(x(*at)))
+
+    j = te.reduce_axis((0, length), name="j")
+    exact = "int32" if length < 2**16 else "int64"
+    total = te.compute(
+        rows,
+        lambda *at: te.sum(exponential(*at, j.var).astype(exact), axis=j),
+        name="total",
+    )
+    # An entry is at most 2^15 and the largest is 2^15, so the reciprocal is at most 2^16.
+    reciprocal = te.compute(
+        rows,
+        lambda *at: tirx.floordiv(tirx.const(2**31, "int64"), total(*at).astype("int64")),
+        name="reciprocal",
+    )
+
+    def element(*at: ir.Expr) -> ir.Expr:
+        share = (exponential(*at).astype("int64") * reciprocal(*at[:-1])) >> tirx.const(15, "int64")
+        scaled = share * tirx.const(attrs["multiplier"], "int64") + tirx.const(
+            attrs["bias"], "int64"
+        )
+        return _clamped(attrs, scaled >> tirx.const(attrs["shift"], "int64"))
+
+    return te.compute(x.shape, element, name="softmax")
