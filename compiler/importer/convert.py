@@ -26,8 +26,6 @@ what the rest of the compiler looks for.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +34,7 @@ import onnx
 from tvm import ir, relax
 
 from ...errors import FewbitsError
-from . import finite, fold
+from . import finite, fold, quantized
 from .expand import EXPANDED, definition
 from .interface import TensorInfo
 from .node import Builder, Known, Node, Result, Value, dtype_and_shape, operator_key
@@ -67,6 +65,7 @@ _FAMILIES = (
     movement,
     indexing,
     resize,
+    quantized,
 )
 
 #: Operators whose converters compute known results themselves (they check sizes first).
@@ -80,8 +79,6 @@ def _table() -> dict[str, Converter]:
     table: dict[str, Converter] = {}
     for family in _FAMILIES:
         table.update(family.CONVERTERS)
-    if importlib.util.find_spec(f"{__package__}.quantized"):
-        table.update(importlib.import_module(f"{__package__}.quantized").CONVERTERS)
     return table
 
 

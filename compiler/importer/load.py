@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -84,7 +85,7 @@ def parse(data: bytes, where: str) -> onnx.ModelProto:
 def _check_text(message: Message, where: str) -> None:
     """Names must be text. protobuf hands out bytes where they are not UTF-8."""
     for field, value in message.ListFields():
-        values = [value] if isinstance(value, (str, bytes, Message)) else value
+        values: Any = [value] if isinstance(value, (str, bytes, Message)) else value
         if field.type == field.TYPE_STRING and any(isinstance(item, bytes) for item in values):
             raise FewbitsError(
                 "not-onnx", f"a {field.name} in the model is not UTF-8 text", where=where

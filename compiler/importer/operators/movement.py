@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from ..limits import check_extents
 from ..node import Node, Result, constant, static_shape
 
 op: Any = relax.op
@@ -193,6 +194,8 @@ def _pad(node: Node) -> Result:
     if mode not in ("reflect", "edge", "wrap"):
         raise node.error("invalid-node", f"mode = {mode!r}")
     x = node.emit(x)
+    padded = [e + sum(growth.get(axis, ())) for axis, e in enumerate(static_shape(x))]
+    check_extents(padded, "int64", node.where)
     for axis, amounts in growth.items():
         indices = np.pad(np.arange(static_shape(x)[axis]), amounts, mode=mode)  # type: ignore[arg-type]
         x = op.take(x, constant(indices.astype("int64")), axis, mode="clip")

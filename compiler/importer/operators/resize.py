@@ -30,7 +30,7 @@ def _resize(node: Node) -> Result:
     x = node[0]
     for position, axis in enumerate(axes):
         size, scale = sizes[position], scales[position]
-        check_extents([size], "float32", node.where)
+        check_extents([size, shape[axis] if mode != "nearest" else 1], "float64", node.where)
         cropping = node.string("coordinate_transformation_mode", "half_pixel")
         if size == shape[axis] and scale == 1.0 and cropping != "tf_crop_and_resize":
             continue
