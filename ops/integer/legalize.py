@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tvm import ir, relax, te, tirx
+from tvm import get_global_func, ir, relax, te, tirx
+
+#: TIR intrinsic: the upper half of a 64-bit product of two int32. Kept whole so that code
+#: generators can use the one instruction for it; others see what it is lowered to.
+HIGH_PRODUCT = "fewbits.high_product"
 
 Index = Sequence[ir.Expr]
 _Lowering = Callable[..., te.Tensor]
@@ -19,7 +23,8 @@ def _legalizes(name: str) -> Callable[[_Lowering], _Lowering]:
 
     def register(function: _Lowering) -> _Lowering:
         def legalize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-            attributes = {str(key): _plain(call.attrs[key]) for key in call.attrs.keys()}
+            names = call.attrs.keys()
+            attributes = {str(name): _plain(call.attrs[name]) for name in names}
             return builder.call_te(
                 lambda *tensors: function(attributes, *tensors),
                 *call.args,
@@ -32,6 +37,20 @@ def _legalizes(name: str) -> Callable[[_Lowering], _Lowering]:
     return register
 
 
+def _define_high_product() -> None:
+    def lowered(call: ir.Call) -> ir.Expr:
+        a, b = (argument.astype("int64") for argument in call.args)
+        return ((a * b) >> tirx.const(32, "int64")).astype("int32")
+
+    if HIGH_PRODUCT not in ir.Op.list_op_names():
+        get_global_func("ir.RegisterOp")(HIGH_PRODUCT, "upper half of a product of two int32")
+    ir.register_op_attr(HIGH_PRODUCT, "TCallEffectKind", tirx.CallEffectKind.Pure.value)
+    ir.register_op_attr(HIGH_PRODUCT, "default.FLowerIntrinsic", lowered)
+
+
+_define_high_product()
+
+
 def _plain(value: object) -> int | list[int]:
     """An attribute as Python integers."""
     return int(value) if isinstance(value, int) else [int(one) for one in value]
@@ -40,8 +59,7 @@ def _plain(value: object) -> int | list[int]:
 def _requantized(attrs: dict, total: ir.Expr, bias: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
     """``clamp((((total << shift) + bias) * multiplier) >> 32)`` as int8."""
     shifted = (total << attrs["shift"] if attrs["shift"] else total) + bias
-    product = shifted.astype("int64") * multiplier.astype("int64")
-    return _clamped(attrs, (product >> tirx.const(32, "int64")).astype("int32"))
+    return _clamped(attrs, tirx.call_intrin("int32", HIGH_PRODUCT, shifted, multiplier))
 
 
 def _clamped(attrs: dict, value: ir.Expr) -> ir.Expr:

@@ -79,6 +79,8 @@ MATH = {
 ROUNDINGS = frozenset({"ceil", "floor", "nearbyint", "round", "trunc"})
 #: Functions that exist for float64 as well.
 DOUBLE_MATH = ROUNDINGS | {"fabs", "sqrt"}
+#: Functions of ``isa.h`` for arithmetic modulo 2^32.
+_WRAPPING = {"+": "fb_add", "-": "fb_sub", "*": "fb_mul"}
 TESTS = {"isnan": "fb_isnan", "isinf": "fb_isinf", "isfinite": "fb_isfinite"}
 
 
@@ -272,6 +274,8 @@ class ExpressionPrinter:
             a, c_type = self._wide_enough(a, b, known, dtype)
             code = f"{a.within(precedence)} {symbol} {b.within(precedence - 1)}"
             return Text(code, precedence, c_type, known)
+        if dtype == "int32":
+            return Text(f"{_WRAPPING[symbol]}({a.code}, {b.code})", ATOM, dtype, possible)
         wide = "uint64_t" if dtype.endswith("64") else "uint32_t"
         left, right = a.within(UNARY), b.within(UNARY)
         code = f"({C_TYPES[dtype]})(({wide}){left} {symbol} ({wide}){right})"
@@ -472,6 +476,8 @@ class ExpressionPrinter:
                     return Text(code, SHIFT, c_type, known)
                 code = f"{a.within(PRODUCT)} * {self.literal(factor, dtype).code}"
                 return Text(code, PRODUCT, c_type, known)
+        if dtype == "int32":
+            return Text(f"fb_shl({a.code}, {b.code})", ATOM, dtype, possible)
         unsigned = "uint64_t" if bits == 64 else "uint32_t"
         code = f"({C_TYPES[dtype]})(({unsigned}){a.within(UNARY)} << {b.within(PRODUCT)})"
         return Text(code, UNARY, dtype, possible)
@@ -569,6 +575,10 @@ class ExpressionPrinter:
             code = f"{TESTS[name]}({self(call.args[0]).code})"
             return Text(code, ATOM, "bool", Interval(0, 1))
         dtype = self.dtype(call)
+        if name == "high_product":
+            value, multiplier = (self(argument) for argument in call.args)
+            code = f"fb_mulh({value.code}, {multiplier.code})"
+            return Text(code, ATOM, dtype, iv.of_dtype(dtype))
         if name == "reinterpret":
             return self._reinterpret(call, dtype)
         if name in ("popcount", "clz"):

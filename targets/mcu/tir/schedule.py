@@ -14,9 +14,11 @@ from tvm import ir, s_tir, tirx
 from tvm.ir import prim
 from tvm.s_tir.schedule import SBlockRV, Schedule, ScheduleError
 
-#: A producer is recomputed at every use where that adds at most this many float operations.
+#: A producer is recomputed at every use where that adds at most this many operations.
 RECOMPUTED_OPERATIONS = 4
-_COSTS = {prim.Add: 1, prim.Sub: 1, prim.Mul: 1, prim.Div: 8, prim.Max: 1, prim.Min: 1}
+_FLOAT_COSTS = {prim.Add: 1, prim.Sub: 1, prim.Mul: 1, prim.Div: 8, prim.Max: 1, prim.Min: 1}
+_DIVISIONS = (prim.Div, prim.Mod, prim.FloorDiv, prim.FloorMod)
+_DIVISION_COST = 8
 _CALL_COST = 16
 _FREE_CALLS = frozenset({"if_then_else", "likely", "reinterpret", "fabs"})
 
@@ -93,18 +95,19 @@ def _inline(sch: Schedule, root: SBlockRV) -> None:
 
 
 def _cost(block: s_tir.SBlock) -> int:
-    """Float operations of one execution; comparisons, moves and index arithmetic are free."""
+    """Operations of one execution: of floats, and integer divisions by what is not constant;
+    comparisons, moves and the rest of integer arithmetic (mostly indices) count as free."""
     total = 0
 
     def visit(node: ir.Expr) -> None:
         nonlocal total
-        if not str(getattr(node.ty, "dtype", "")).startswith("float"):
-            return
         if isinstance(node, ir.Call):
             name = str(getattr(node.op, "name", "")).split(".")[-1]
             total += 0 if name in _FREE_CALLS else _CALL_COST
-        else:
-            total += _COSTS.get(type(node), 0)
+        elif str(getattr(node.ty, "dtype", "")).startswith("float"):
+            total += _FLOAT_COSTS.get(type(node), 0)
+        elif isinstance(node, _DIVISIONS) and not isinstance(node.b, prim.IntImm):
+            total += _DIVISION_COST
 
     tvm_ffi.structural_walk(block.body, [(ir.Expr, visit)])
     return total

@@ -104,7 +104,9 @@ def cases(v):
             a_multiplier=900, b_multiplier=1000, bias=1 << 9, **requantization(10),
         ),
         "multiply": make_call("fewbits.multiply", [x, y], a_zero=-20, b_zero=4, **product),
-        "multiply broadcast": make_call("fewbits.multiply", [x, row], a_zero=0, b_zero=4, **product),
+        "multiply broadcast": make_call(
+            "fewbits.multiply", [x, row], a_zero=0, b_zero=4, **product
+        ),
         "lookup": make_call("fewbits.lookup", [x, relax.const(codes(256))]),
         "average_pool2d": pooling("average_pool2d", x),
         "average_pool2d counting padding": pooling("average_pool2d", x, count_include_pad=1),
