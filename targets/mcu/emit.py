@@ -195,7 +195,7 @@ def _port_macros(port: Port) -> list[str]:
     buffer = port.buffer
     shape = ", ".join(map(str, buffer.shape))
     lines = [
-        f'/* {port.role} "{comment(buffer.name)}": {buffer.dtype} [{shape}] */',
+        f'/* {port.role} "{comment(port.name)}": {buffer.dtype} [{shape}] */',
         f"#define {port.macro}_NAME {port.c_name}",
         f"#define {port.macro}_ELEMENTS {port.elements}",
         f"#define {port.macro}_RANK {len(buffer.shape)}",

@@ -21,6 +21,7 @@ class Port:
 
     Attributes:
         role: ``"input"`` or ``"output"``.
+        name: its name in the model, any text.
         label: ``"input"`` where there is one, else ``"input_0"``, ``"input_1"`` ...
         macro: prefix of its macros, e.g. ``KWS_INPUT``.
         parameter: its parameter of the run function, e.g. ``in`` or ``in_mask``.
@@ -29,6 +30,7 @@ class Port:
     """
 
     role: Literal["input", "output"]
+    name: str
     label: str
     macro: str
     parameter: str
@@ -43,7 +45,7 @@ class Port:
     @property
     def c_name(self) -> str:
         """Its name in the model as a C string literal."""
-        return c_string(self.buffer.name)
+        return c_string(self.name)
 
     @property
     def elements(self) -> int:
@@ -101,23 +103,29 @@ class Interface:
         owners = [root_of[b.name].name for b in (*program.inputs, *program.outputs)]
         if len(set(owners)) != len(owners):
             raise ValueError("an output shares its buffer with an input or another output")
-        inputs = _ports("input", program.inputs, model, plan)
-        outputs = _ports("output", program.outputs, model, plan)
+        input_names = tuple(buffer.name for buffer in program.inputs)
+        output_names = program.output_names or tuple(b.name for b in program.outputs)
+        inputs = _ports("input", program.inputs, input_names, model, plan)
+        outputs = _ports("output", program.outputs, output_names, model, plan)
         return Interface(model, inputs, outputs, _integer_only(program))
 
 
 def _ports(
-    role: Literal["input", "output"], buffers: tuple[Buffer, ...], model: str, plan: MemoryPlan
+    role: Literal["input", "output"],
+    buffers: tuple[Buffer, ...],
+    titles: tuple[str, ...],
+    model: str,
+    plan: MemoryPlan,
 ) -> tuple[Port, ...]:
     short = {"input": "in", "output": "out"}[role]
     names = Names()
     ports: list[Port] = []
-    for position, buffer in enumerate(buffers):
+    for position, (buffer, name) in enumerate(zip(buffers, titles, strict=True)):
         alone = len(buffers) == 1
         label = role if alone else f"{role}_{position}"
-        parameter = short if alone else f"{short}_{names.unique(buffer.name)}"
+        parameter = short if alone else f"{short}_{names.unique(name)}"
         macro = f"{model}_{label}".upper()
-        ports.append(Port(role, label, macro, parameter, buffer, plan.offsets[buffer.name]))
+        ports.append(Port(role, name, label, macro, parameter, buffer, plan.offsets[buffer.name]))
     return tuple(ports)
 
 

@@ -71,7 +71,9 @@ class _Lowering:
         for result, output_name in zip(results, names, strict=True):
             outputs.append(self._output(result, output_name, outputs))
         inputs = tuple(self.buffers[p] for p in self.function.params)
-        return Program(self.name, inputs, tuple(outputs), tuple(self.calls), self.aliases)
+        return Program(
+            self.name, inputs, tuple(outputs), tuple(self.calls), self.aliases, tuple(names)
+        )
 
     def _buffer(self, name: str, ty: relax.TensorType) -> Buffer:
         shape = tuple(int(d) for d in ty.shape.values)

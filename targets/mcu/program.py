@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
-
 import numpy as np
 
 DTYPE_BYTES = {
@@ -114,6 +112,8 @@ class Program:
     """A lowered model: the calls in order, and its interface.
 
     `aliases` maps a buffer's name to the buffer whose memory it is (a reshape costs nothing).
+    `output_names` are the outputs' names in the model's interface, where they differ from those of
+    their buffers (which are the names of layers); empty where they don't.
     """
 
     name: str
@@ -121,6 +121,4 @@ class Program:
     outputs: tuple[Buffer, ...]
     calls: tuple[KernelCall, ...]
     aliases: dict[str, Buffer] = dataclasses.field(default_factory=dict)
-
-
-Family = Literal["arm", "riscv", "host"]
+    output_names: tuple[str, ...] = ()
