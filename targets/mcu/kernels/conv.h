@@ -34,31 +34,62 @@ typedef struct {
     int32_t zero;     /* what padding holds */
 } fb_conv_shape;
 
-/* The run at row y, column x, in `spare`, with zeros where the image is not. */
-FB_NOINLINE void fb_conv_build_run(const fb_conv_shape *shape, const int8_t *image, int8_t *spare,
-                                   int32_t y, int32_t x) {
-    const int32_t channels = shape->channels;
-    const int8_t *row = image + y * shape->in_w * shape->in_c;
-    const int outside = y < 0 || y >= shape->in_h;
-    for (int32_t tap = 0; tap < shape->kw; tap++, x += shape->dilation_x) {
-        if (outside || x < 0 || x >= shape->in_w) {
-            for (int32_t c = 0; c < channels; c++) {
-                FB_NO_LIBCALL();
-                *spare++ = (int8_t)shape->zero;
-            }
-        } else {
-            const int8_t *pixel = row + x * shape->in_c;
-            for (int32_t c = 0; c < channels; c++) {
-                FB_NO_LIBCALL();
-                *spare++ = pixel[c];
-            }
-        }
+FB_INLINE int8_t *fb_conv_fill(int8_t *to, int32_t value, int32_t length) {
+#if FB_ARMV7M
+    const uint32_t word = ((uint32_t)value & 0xffu) * 0x01010101u;
+    for (; length >= 4; length -= 4, to += 4) fb_store32_unaligned(to, word);
+#endif
+    for (; length > 0; length--) {
+        FB_NO_LIBCALL();
+        *to++ = (int8_t)value;
     }
+    return to;
+}
+
+/* Word by word where the core loads words at any address. */
+FB_INLINE int8_t *fb_conv_copy(int8_t *to, const int8_t *from, int32_t length) {
+#if FB_ARMV7M
+    for (; length >= 4; length -= 4, to += 4, from += 4) {
+        FB_NO_LIBCALL();
+        fb_store32_unaligned(to, fb_load32_unaligned(from));
+    }
+#endif
+    for (; length > 0; length--) {
+        FB_NO_LIBCALL();
+        *to++ = *from++;
+    }
+    return to;
 }
 
 /* Whether a run lies in the image as it is, given that it is inside. */
 FB_INLINE int fb_conv_runs_together(const fb_conv_shape *shape) {
     return shape->kw == 1 || (shape->dilation_x == 1 && shape->channels == shape->in_c);
+}
+
+/* The run at row y, column x, in `spare`, with zeros where the image is not. */
+FB_NOINLINE void fb_conv_build_run(const fb_conv_shape *shape, const int8_t *image, int8_t *spare,
+                                   int32_t y, int32_t x) {
+    const int32_t channels = shape->channels, zero = shape->zero;
+    if (y < 0 || y >= shape->in_h) {
+        fb_conv_fill(spare, zero, shape->kw * channels);
+    } else if (fb_conv_runs_together(shape)) {
+        /* Taps before the image, in it, and behind it. */
+        const int32_t before = fb_min(fb_max(-x, 0), shape->kw);
+        const int32_t until = fb_max(fb_min(shape->in_w - x, shape->kw), before);
+        spare = fb_conv_fill(spare, zero, before * channels);
+        if (until > before) {
+            const int8_t *pixel = image + (y * shape->in_w + x + before) * shape->in_c;
+            spare = fb_conv_copy(spare, pixel, (until - before) * channels);
+        }
+        fb_conv_fill(spare, zero, (shape->kw - until) * channels);
+    } else {
+        for (int32_t tap = 0; tap < shape->kw; tap++, x += shape->dilation_x) {
+            if (x < 0 || x >= shape->in_w)
+                spare = fb_conv_fill(spare, zero, channels);
+            else
+                spare = fb_conv_copy(spare, image + (y * shape->in_w + x) * shape->in_c, channels);
+        }
+    }
 }
 
 /* Where the first run of an output pixel starts. */
@@ -98,12 +129,17 @@ FB_INLINE fb_conv_place fb_conv_next(const fb_conv_shape *shape, fb_conv_place p
     return place;
 }
 
-/* Interleaves one run of each pixel; `pixels` is a literal. */
+/* Interleaves one run of each pixel; `length` and `pixels` are literals. */
 FB_INLINE int8_t *fb_quads_interleave(int8_t *acts, const int8_t *const *runs, int32_t length,
                                       int32_t pixels) {
-    for (int32_t i = 0; i < length; i++) {
-        FB_NO_LIBCALL();
-        _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) *acts++ = runs[p][i];
+    const int32_t step = length % 4 == 0 && pixels > 1 ? 4 : 1;
+    if (pixels == 1) return fb_conv_copy(acts, runs[0], length);
+    for (int32_t i = 0; i < length; i += step) {
+        _Pragma("GCC unroll 4") for (int32_t j = 0; j < step; j++) {
+            _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++)
+                acts[j * pixels + p] = runs[p][i + j];
+        }
+        acts += step * pixels;
     }
     return acts;
 }
@@ -186,7 +222,7 @@ FB_INLINE void fb_conv2d_bytes(const int8_t *input, int8_t *output, const uint8_
                                int32_t out_c, int32_t kh, int32_t kw, int32_t stride_y,
                                int32_t stride_x, int32_t top, int32_t left, int32_t dilation_y,
                                int32_t dilation_x, int32_t groups, int32_t zero, int32_t shift,
-                               int32_t lo, int32_t hi) {
+                               int32_t lo, int32_t hi, int32_t narrow) {
     const int32_t channels = in_c / groups, outputs = out_c / groups;
     const int32_t depth = kh * kw * channels, fours = (outputs + 3) / 4;
     const fb_conv_shape shape = {in_h, in_w, in_c,     out_h,      out_w,      kh,      kw,  stride_y,
@@ -207,27 +243,12 @@ FB_INLINE void fb_conv2d_bytes(const int8_t *input, int8_t *output, const uint8_
                     const int8_t *run = fb_conv_run(&shape, image, spare, place, tap_y);
                     next = fb_bytes_append(next, run, kw * channels, &sum);
                 }
-                fb_bytes_unsigned(&gemm, acts, out, -128 * sum);
+                fb_bytes_unsigned(&gemm, acts, out, -128 * sum, narrow);
                 place = fb_conv_next(&shape, place);
             }
         }
         input += in_h * in_w * in_c;
         output += out_h * out_w * out_c;
-    }
-}
-
-/* Copies a run; `length` is a literal. Word by word where the core loads words at any address. */
-FB_INLINE void fb_conv_copy_run(int8_t *to, const int8_t *from, int32_t length) {
-    int32_t i = 0;
-#if FB_ARMV7M
-    for (; i + 4 <= length; i += 4) {
-        FB_NO_LIBCALL();
-        fb_store32_unaligned(to + i, fb_load32_unaligned(from + i));
-    }
-#endif
-    for (; i < length; i++) {
-        FB_NO_LIBCALL();
-        to[i] = from[i];
     }
 }
 
@@ -264,7 +285,7 @@ FB_INLINE fb_conv_place fb_conv_pairs_block(const fb_conv_shape *shape, const fb
             _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
                 int8_t *to = spare + p * patch + tap_y * length;
                 if (!inside) runs[p] = fb_conv_run(shape, image, to, places[p], tap_y);
-                if (runs[p] != to) fb_conv_copy_run(to, runs[p], length);
+                if (runs[p] != to) fb_conv_copy(to, runs[p], length);
             }
         }
         _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {

@@ -173,7 +173,7 @@ FB_INLINE void fb_dense_pairs(const int8_t *input, int8_t *output, const int16_t
             job.end = output + channels;
             fb_dense_one_pair(&job);
         }
-        if (lo > -128 || hi < 127) fb_pairs_clamp(output, channels, lo, hi);
+        if (lo > -128 || hi < 127) fb_clamp_bytes(output, channels, lo, hi);
     }
 }
 

@@ -18,6 +18,7 @@
 #ifndef FB_GEMM_H
 #define FB_GEMM_H
 
+#include "gemm_armv7m.h"
 #include "gemm_riscv.h"
 #include "requantize.h"
 
@@ -91,6 +92,16 @@ FB_INLINE void fb_quads_many(const fb_gemm *gemm, const int8_t *acts, int8_t *ou
 #if FB_RISCV
     if (gemm->shift == 0) {
         fb_quads_four_riscv(gemm, acts, output);
+        return;
+    }
+#endif
+#if FB_ARMV7M
+    if (gemm->shift == 0) {
+        fb_quads_two_armv7m(gemm, acts, output);
+        if (gemm->lo > -128 || gemm->hi < 127) {
+            fb_clamp_bytes(output, gemm->channels, gemm->lo, gemm->hi);
+            fb_clamp_bytes(output + gemm->pitch, gemm->channels, gemm->lo, gemm->hi);
+        }
         return;
     }
 #endif

@@ -20,8 +20,8 @@
 
 #include "gemm.h"
 
-/* One pixel, all channels, in C. `start` is what the sums start from besides the bias; `sign` is
- * 128 for acts of x + 128 and 0 for acts of x. */
+/* One pixel, all channels, in C. `start` is what the sums start from besides the bias; acts are
+ * x where they are signed and x + 128 otherwise. */
 FB_INLINE void fb_bytes_portable(const fb_gemm *gemm, const uint8_t *acts, int8_t *output,
                                  int32_t start, int is_signed) {
     const uint8_t *weights = (const uint8_t *)gemm->weights;
@@ -47,12 +47,6 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
 
 #if FB_ARMV6M
 
-#if defined(__clang__)
-#define FB_V6M_NAKED static __attribute__((naked, noinline, unused))
-#else
-#define FB_V6M_NAKED static __attribute__((naked, noinline, noipa, unused))
-#endif
-
 /* One k: x in r4, sums r0-r3. `extend` makes x signed where it is. */
 #define FB_V6M_MAC(sum, place) \
     "ldrb r5, [r6, #" place "]\n muls r5, r4\n adds " sum ", " sum ", r5\n"
@@ -61,26 +55,24 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     FB_V6M_MAC("r0", w0) FB_V6M_MAC("r1", w1) FB_V6M_MAC("r2", w2) FB_V6M_MAC("r3", w3)
 
 /* One channel: the sum at `place` of the stack becomes the byte at `channel` of r6. With the sum
- * as vh:vl and the multiplier as mh:ml, see fb_mulh. r5 and lr hold the limits. */
+ * v = vh:vl and the multiplier m = mh:ml in 16-bit parts,
+ *
+ *     (v m) >> 32  =  (v mh + vh ml + ((vl ml) >> 16)) >> 16
+ *
+ * in 32 bits because |v m| < 2^47, which the compiler has checked. r5 and lr hold the limits. */
 #define FB_V6M_STORE(place, low, high, channel)                                          \
     "ldr r0, [sp, #" place "]\n"                                                         \
     "ldrh r2, [r7, #" low "]\n"                                                          \
     "ldrh r3, [r7, #" high "]\n"                                                         \
     "asrs r1, r0, #16\n"                                                                 \
-    "uxth r0, r0\n"                                                                      \
-    "movs r4, r2\n"                                                                      \
-    "muls r4, r1\n"                                                                      \
-    "muls r2, r0\n"                                                                      \
-    "lsrs r2, r2, #16\n"                                                                 \
-    "adds r2, r2, r4\n"                                                                  \
+    "uxth r4, r0\n"                                                                      \
     "muls r0, r3\n"                                                                      \
-    "uxth r4, r2\n"                                                                      \
-    "adds r0, r0, r4\n"                                                                  \
-    "lsrs r0, r0, #16\n"                                                                 \
-    "asrs r2, r2, #16\n"                                                                 \
-    "muls r1, r3\n"                                                                      \
+    "muls r1, r2\n"                                                                      \
+    "muls r4, r2\n"                                                                      \
+    "lsrs r4, r4, #16\n"                                                                 \
     "adds r0, r0, r1\n"                                                                  \
-    "adds r0, r0, r2\n"                                                                  \
+    "adds r0, r0, r4\n"                                                                  \
+    "asrs r0, r0, #16\n"                                                                 \
     "cmp r0, r5\n"                                                                       \
     "bge 8f\n"                                                                           \
     "mov r0, r5\n"                                                                       \
@@ -180,14 +172,14 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     "pop {r4-r7, pc}\n"                                                                  \
     ".align 2\n"
 
-FB_V6M_NAKED void fb_bytes_unsigned_armv6m(const fb_gemm *gemm __attribute__((unused)),
+FB_NAKED void fb_bytes_unsigned_armv6m(const fb_gemm *gemm __attribute__((unused)),
                                            const uint8_t *acts __attribute__((unused)),
                                            int8_t *output __attribute__((unused)),
                                            int32_t start __attribute__((unused))) {
     FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION(""));
 }
 
-FB_V6M_NAKED void fb_bytes_signed_armv6m(const fb_gemm *gemm __attribute__((unused)),
+FB_NAKED void fb_bytes_signed_armv6m(const fb_gemm *gemm __attribute__((unused)),
                                          const uint8_t *acts __attribute__((unused)),
                                          int8_t *output __attribute__((unused)),
                                          int32_t start __attribute__((unused))) {
@@ -196,27 +188,30 @@ FB_V6M_NAKED void fb_bytes_signed_armv6m(const fb_gemm *gemm __attribute__((unus
 
 #endif
 
-/* One pixel of x + 128, all channels; `start` is -128 sum (x + 128). */
+/* One pixel of x + 128, all channels; `start` is -128 sum (x + 128). `narrow`, a literal, says that
+ * sums times multipliers stay within 48 bits. */
 FB_INLINE void fb_bytes_unsigned(const fb_gemm *gemm, const uint8_t *acts, int8_t *output,
-                                 int32_t start) {
+                                 int32_t start, int narrow) {
 #if FB_ARMV6M
-    if (gemm->shift == 0) {
+    if (narrow && gemm->shift == 0) {
         fb_bytes_unsigned_armv6m(gemm, acts, output, start);
         return;
     }
 #endif
+    (void)narrow;
     fb_bytes_portable_unsigned(gemm, acts, output, start);
 }
 
 /* One row of x, all channels; `start` is -128 sum x. */
 FB_INLINE void fb_bytes_signed(const fb_gemm *gemm, const int8_t *acts, int8_t *output,
-                               int32_t start) {
+                               int32_t start, int narrow) {
 #if FB_ARMV6M
-    if (gemm->shift == 0) {
+    if (narrow && gemm->shift == 0) {
         fb_bytes_signed_armv6m(gemm, (const uint8_t *)acts, output, start);
         return;
     }
 #endif
+    (void)narrow;
     fb_bytes_portable_signed(gemm, (const uint8_t *)acts, output, start);
 }
 

@@ -47,13 +47,6 @@ typedef struct {
 
 #if FB_DSP
 
-/* An assembly function. gcc must not draw conclusions from a body that it cannot read. */
-#if defined(__clang__)
-#define FB_NAKED static __attribute__((naked, noinline, unused))
-#else
-#define FB_NAKED static __attribute__((naked, noinline, noipa, unused))
-#endif
-
 /* r0 acts, r1 weights, r2-r4 raw and r5-r7 lower sums of three pixels, r8-r9 weights,
  * r10 r11 lr activations, r12 quads left. 17 instructions for 24 products. */
 #define FB_PAIRS_THREE(weight)    \
@@ -264,24 +257,6 @@ FB_INLINE uint32_t *fb_pairs_widen(uint32_t *acts, const int8_t *const *runs, in
     return acts;
 }
 
-/* Clamps `count` results that are saturated to [-128, 127] so far. */
-FB_NOINLINE void fb_pairs_clamp(int8_t *values, int32_t count, int32_t lo, int32_t hi) {
-#if FB_DSP
-    const uint32_t low = ((uint32_t)lo & 0xffu) * 0x01010101u;
-    const uint32_t high = ((uint32_t)hi & 0xffu) * 0x01010101u;
-    for (; count >= 4; count -= 4, values += 4) {
-        uint32_t word = fb_load32_unaligned(values), difference;
-        /* SSUB8 sets a flag per byte where the difference is not negative; SEL picks by it. */
-        FB_ASM("ssub8 %1, %0, %2\n\tsel %0, %0, %2\n\tssub8 %1, %3, %0\n\tsel %0, %0, %3"
-               : "+&r"(word), "=&r"(difference)
-               : "r"(low), "r"(high)
-               : "cc");
-        fb_store32_unaligned(values, word);
-    }
-#endif
-    for (; count > 0; count--, values++) *values = (int8_t)fb_clamp8(*values, lo, hi);
-}
-
 /* All the channels of a block of 3 pixels or 1 (a literal). */
 FB_INLINE void fb_pairs_block(const fb_pairs_job *job, int32_t channels, int32_t pixels, int32_t lo,
                               int32_t hi) {
@@ -303,7 +278,7 @@ FB_INLINE void fb_pairs_block(const fb_pairs_job *job, int32_t channels, int32_t
     }
     if (lo > -128 || hi < 127) {
         for (int32_t p = 0; p < pixels; p++)
-            fb_pairs_clamp(job->output + p * job->pitch, channels, lo, hi);
+            fb_clamp_bytes(job->output + p * job->pitch, channels, lo, hi);
     }
 }
 

@@ -22,12 +22,6 @@
 #define FB_GEMM_LO "24"
 #define FB_GEMM_HI "28"
 
-#if defined(__clang__)
-#define FB_NAKED static __attribute__((naked, noinline, unused))
-#else
-#define FB_NAKED static __attribute__((naked, noinline, noipa, unused))
-#endif
-
 #define FB_RV_SAVE                                                                              \
     "addi sp, sp, -64\n"                                                                        \
     "sw ra, 60(sp)\n sw s0, 56(sp)\n sw s1, 52(sp)\n sw s2, 48(sp)\n sw s3, 44(sp)\n"           \

@@ -55,7 +55,13 @@ typedef struct {
 #error "fewbits kernels need a compiler with GNU C attributes (gcc, clang, zig cc, armclang)"
 #endif
 
-/* A one-instruction assembly function without side effects, which the compiler may move or drop. */
+/* A function whose body is all assembly. gcc must not draw conclusions from what it cannot read. */
+#if defined(__clang__)
+#define FB_NAKED static __attribute__((naked, noinline, unused))
+#else
+#define FB_NAKED static __attribute__((naked, noinline, noipa, unused))
+#endif
+
 #define FB_ASM __asm__
 
 /* Keeps the compiler from recognising a byte loop as memcpy or memset and calling the library. */

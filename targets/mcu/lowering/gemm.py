@@ -15,6 +15,7 @@ from .layouts import (
     pack_pairs,
     pack_quads,
     pairs_hold,
+    reach,
     table_bytes,
     table_dense_pairs,
     table_pairs,
@@ -47,12 +48,14 @@ class InnerProduct:
     Attributes:
         name: the suffix of the C functions.
         pixels: output pixels that share a load of weights.
+        narrow: products of a sum and its multiplier stay within 48 bits ("bytes" asks).
         note: why a faster one was not taken, or None.
     """
 
     name: Literal["quads", "bytes", "pairs"]
     pixels: int
     note: str | None = None
+    narrow: bool = False
 
     def constants(
         self, weight: np.ndarray, requantization: Requantization, window: Window | None = None
@@ -82,7 +85,10 @@ class InnerProduct:
     def literals(self, requantization: Requantization) -> tuple[int, ...]:
         """The last arguments of its functions."""
         limits = (requantization.minimum, requantization.maximum)
-        return limits if self.name == "pairs" else (requantization.shift, *limits)
+        if self.name == "pairs":
+            return limits
+        narrow = (int(self.narrow),) if self.name == "bytes" else ()
+        return (requantization.shift, *limits, *narrow)
 
     def scratch(self, window: Window) -> int:
         """Bytes of scratch memory for a convolution: a block's activations, and runs that are put
@@ -102,7 +108,11 @@ def choose(
     if target.family != "arm":
         return InnerProduct("quads", 4)
     if not target.long_multiply:
-        return InnerProduct("bytes", 1)
+        narrow = bool(
+            (reach(weight, requantization.bias) * requantization.multiplier < 2**47).all()
+        )
+        slow = None if narrow and not requantization.shift else "no short multiplication: wide sums"
+        return InnerProduct("bytes", 1, slow, narrow)
     if not target.dsp:
         return InnerProduct("quads", 2)
     if requantization.shift:

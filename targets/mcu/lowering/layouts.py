@@ -61,10 +61,15 @@ def _pairs(array: np.ndarray) -> np.ndarray:
     return array[channels].reshape(-1, 2, *array.shape[1:])
 
 
+def reach(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The largest absolute value of sum and bias, for weights [O, ...] and any input: [O] int64."""
+    sums = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1) * 128
+    return sums + np.abs(bias.astype(np.int64))
+
+
 def pairs_hold(weight: np.ndarray, bias: np.ndarray) -> bool:
     """Whether the upper sums of `pack_pairs` fit, for weights [O, K], bias [O] and any input."""
-    reach = np.abs(weight.astype(np.int64)).sum(axis=1) * 128 + np.abs(bias.astype(np.int64))
-    return bool((_pairs(reach)[:, 1] < PAIR_LIMIT).all())
+    return bool((_pairs(reach(weight, bias))[:, 1] < PAIR_LIMIT).all())
 
 
 def pack_pairs(weight: np.ndarray) -> np.ndarray:
