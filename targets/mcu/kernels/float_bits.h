@@ -147,8 +147,15 @@ FB_INLINE double fb_round(double x) {
     return fb_fabs(x - whole) >= 0.5 ? whole + (x < 0.0 ? -1.0 : 1.0) : whole;
 }
 
-/* Square root, correctly rounded, one bit at a time: no multiplications, few more instructions than
- * a software division. */
+/* Square root, correctly rounded: by the instruction where there is one, else one bit at a time
+ * (no multiplications, few more instructions than a software division). */
+#if defined(__arm__) && defined(__ARM_FP) && (__ARM_FP & 4)
+FB_INLINE float fb_sqrtf(float x) {
+    float root;
+    FB_ASM("vsqrt.f32 %0, %1" : "=t"(root) : "t"(x));
+    return root;
+}
+#else
 FB_NOINLINE float fb_sqrtf(float x) {
     uint32_t bits = fb_float_bits(x), mantissa = bits & 0x007fffffu, root = 0, rest = 0, i;
     int32_t exponent = (int32_t)(bits >> 23);
@@ -182,6 +189,7 @@ FB_NOINLINE float fb_sqrtf(float x) {
     root = (root >> 1) + (root & 1u);
     return fb_bits_float(((uint32_t)(exponent + 126) << 23) + root);
 }
+#endif
 FB_NOINLINE double fb_sqrt(double x) {
     uint64_t bits = fb_double_bits(x), mantissa = bits & UINT64_C(0x000fffffffffffff);
     uint64_t root = 0, rest = 0;

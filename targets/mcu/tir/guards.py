@@ -5,11 +5,14 @@ Legalized convolutions and pools read ``inside ? x[...] : 0`` in their innermost
 statement, and a test such as ``0 <= y + r && y + r < 8`` around a loop over r is a range for r:
 
     for r in [0, 3): acc += (0 <= y + r && y + r < 8 ? x[y + r] : 0) * w[r]
-    for r in [max(0, -y), min(3, 8 - y)): acc += x[y + r] * w[r]
+
+    if (0 <= y && y + 2 < 8) for r in [0, 3): acc += x[y + r] * w[r]
+    else for r in [max(0, -y), min(3, 8 - y)): acc += x[y + r] * w[r]
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import tvm_ffi
@@ -19,11 +22,9 @@ from tvm.ir import prim
 
 def tighten(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """Turn padding tests into loop bounds, in a lowered function."""
-    return function.with_body(
-        tvm_ffi.structural_map(
-            function.body, [(tirx.BufferStore, _guard_store), (tirx.For, _tighten_loop)]
-        )
-    )
+    body = tvm_ffi.structural_map(function.body, [(tirx.BufferStore, _guard_store)])
+    body = tvm_ffi.structural_map(body, [(tirx.For, _tighten_nest)], order="pre")
+    return function.with_body(body)
 
 
 def _guard_store(store: tirx.BufferStore) -> tirx.Stmt:
@@ -100,45 +101,90 @@ def _choice(expression: ir.Expr) -> tuple[ir.Expr, ir.Expr, ir.Expr] | None:
     return None
 
 
-def _tighten_loop(loop: tirx.For) -> tirx.Stmt:
-    body = loop.body
-    if not isinstance(body, tirx.IfThenElse) or body.else_case is not None:
+@dataclasses.dataclass
+class _Bounds:
+    """What the tests say about one loop of a nest."""
+
+    loop: tirx.For
+    lower: list[ir.Expr] = dataclasses.field(default_factory=list)
+    upper: list[ir.Expr] = dataclasses.field(default_factory=list)
+
+    @property
+    def first(self) -> int:
+        return int(self.loop.min)
+
+    @property
+    def last(self) -> int:
+        return int(self.loop.min) + int(self.loop.extent) - 1
+
+    def around(self, body: tirx.Stmt) -> tirx.For:
+        """The loop over what the tests leave of its range."""
+        analyzer = sym.Analyzer()
+        first, end = self.loop.min, analyzer.simplify(self.loop.min + self.loop.extent)
+        for bound in self.lower:
+            first = prim.Max(first, bound)
+        for bound in self.upper:
+            end = prim.Min(end, bound)
+        # The extent is only ever used as first + extent, an end that may lie before the first.
+        extent = analyzer.simplify(end - first)
+        loop = self.loop
+        return tirx.For(
+            loop.loop_var, analyzer.simplify(first), extent, loop.kind, body, None, loop.annotations
+        )
+
+
+def _tighten_nest(loop: tirx.For) -> tirx.Stmt:
+    """Loops around one test: the test becomes bounds. Where the whole nest is inside, which is
+    nearly everywhere, it runs with its constant bounds."""
+    nest: list[_Bounds] = []
+    body: tirx.Stmt = loop
+    while isinstance(body, tirx.For) and _is_plain(body):
+        nest.append(_Bounds(body))
+        body = body.body
+    if not nest or not isinstance(body, tirx.IfThenElse) or body.else_case is not None:
         return loop
-    if loop.kind != tirx.ForKind.SERIAL or not isinstance(loop.min, prim.IntImm):
-        return loop
-    variable, dtype = loop.loop_var, str(loop.loop_var.ty.dtype)
-    lower: list[ir.Expr] = []
-    upper: list[ir.Expr] = []
     outside: list[ir.Expr] = []
     inside: list[ir.Expr] = []
+    whole: list[ir.Expr] = []
     for term in _conjuncts(body.condition):
-        if not _mentions(term, variable):
+        mentioned = [bounds for bounds in nest if _mentions(term, bounds.loop.loop_var)]
+        slack = None if _mentions_memory(term) else _slack(term)
+        if not mentioned and not _mentions_memory(term):
             outside.append(term)
-        elif _mentions_memory(term) or not _bound(term, variable, lower, upper):
+        elif mentioned and slack is not None and _bound(slack, mentioned[-1]):
+            whole.append(_least(slack, mentioned))
+        else:
             inside.append(term)
-    if len(inside) == len(_conjuncts(body.condition)):
+    if not outside and not whole:
         return loop
-    result = body.then_case
-    if inside:
-        result = tirx.IfThenElse(_all(inside), result, None)
-    analyzer = sym.Analyzer()
-    first, end = loop.min, analyzer.simplify(loop.min + loop.extent)
-    for bound in lower:
-        first = prim.Max(first, bound)
-    for bound in upper:
-        end = prim.Min(end, bound)
-    first, end = analyzer.simplify(first), analyzer.simplify(end)
-    if lower or upper:
-        # The extent is only ever used as min + extent, an end that may lie before the start.
-        result = _loop(loop, variable, first, end, result, dtype)
-    else:
-        result = _loop(loop, variable, loop.min, end, result, dtype)
+    result = tirx.IfThenElse(_all(inside), body.then_case, None) if inside else body.then_case
+    for bounds in reversed(nest):
+        result = bounds.around(result)
+    if whole and not inside and all(term is not None for term in whole):
+        plain = body.then_case
+        for bounds in reversed(nest):
+            plain = _Bounds(bounds.loop).around(plain)
+        result = tirx.IfThenElse(_all([term >= 0 for term in whole]), _renamed(plain), result)
     return tirx.IfThenElse(_all(outside), result, None) if outside else result
 
 
-def _loop(loop, variable, first, end, body, dtype) -> tirx.For:
-    extent = sym.Analyzer().simplify(end - first)
-    return tirx.For(variable, first, extent, loop.kind, body, None, loop.annotations)
+def _is_plain(loop: tirx.For) -> bool:
+    constant = isinstance(loop.min, prim.IntImm) and isinstance(loop.extent, prim.IntImm)
+    return constant and loop.kind == tirx.ForKind.SERIAL
+
+
+def _renamed(nest: tirx.Stmt) -> tirx.Stmt:
+    """A copy of a loop nest with variables of its own: TIR defines each variable once."""
+    if not isinstance(nest, tirx.For):
+        return nest
+    old = nest.loop_var
+    new = ir.Var(old.name, old.ty)
+
+    def exchange(variable: ir.Var) -> ir.Var:
+        return new if variable.same_as(old) else variable
+
+    body = _renamed(tvm_ffi.structural_map(nest.body, [(ir.Var, exchange)]))
+    return tirx.For(new, nest.min, nest.extent, nest.kind, body, None, nest.annotations)
 
 
 def _conjuncts(condition: ir.Expr) -> list[ir.Expr]:
@@ -169,8 +215,8 @@ def _mentions_memory(expression: ir.Expr) -> bool:
     return found is not None
 
 
-def _bound(term: ir.Expr, variable: ir.Var, lower: list[ir.Expr], upper: list[ir.Expr]) -> bool:
-    """Add the term to the bounds of `variable`: inclusive lower, exclusive upper."""
+def _slack(term: ir.Expr) -> ir.Expr | None:
+    """An integer that is not negative exactly where the term holds."""
     if isinstance(term, prim.LE):
         slack = term.b - term.a
     elif isinstance(term, prim.LT):
@@ -180,21 +226,35 @@ def _bound(term: ir.Expr, variable: ir.Var, lower: list[ir.Expr], upper: list[ir
     elif isinstance(term, prim.GT):
         slack = term.a - term.b - 1
     else:
-        return False
-    if str(slack.ty.dtype) not in ("int32", "int64"):
-        return False
-    parts = sym.detect_linear_equation(slack, [variable])
-    if len(parts) != 2 or not isinstance(parts[0], prim.IntImm):
+        return None
+    return slack if str(slack.ty.dtype) in ("int32", "int64") else None
+
+
+def _bound(slack: ir.Expr, bounds: _Bounds) -> bool:
+    """Narrow the loop to where the slack is not negative: inclusive lower, exclusive upper."""
+    parts = sym.detect_linear_equation(slack, [bounds.loop.loop_var])
+    if len(parts) != 2 or not isinstance(parts[0], prim.IntImm) or int(parts[0]) == 0:
         return False
     factor, rest = int(parts[0]), parts[1]
-    if factor == 0:
-        return False
-    # factor * variable + rest >= 0
     if factor > 0:
-        lower.append(_divided(factor - 1 - rest, factor))
+        bounds.lower.append(_divided(factor - 1 - rest, factor))
     else:
-        upper.append(_divided(rest, -factor) + 1)
+        bounds.upper.append(_divided(rest, -factor) + 1)
     return True
+
+
+def _least(slack: ir.Expr, nest: list[_Bounds]) -> ir.Expr | None:
+    """The slack's least value in the nest, None where it is not linear in all its loops."""
+    parts = sym.detect_linear_equation(slack, [bounds.loop.loop_var for bounds in nest])
+    if len(parts) != len(nest) + 1:
+        return None
+    least = parts[-1]
+    for factor, bounds in zip(parts[:-1], nest, strict=True):
+        if not isinstance(factor, prim.IntImm):
+            return None
+        extreme = bounds.first if int(factor) > 0 else bounds.last
+        least = least + int(factor) * extreme
+    return sym.Analyzer().simplify(least)
 
 
 def _divided(value: ir.Expr, divisor: int) -> ir.Expr:
