@@ -73,8 +73,13 @@ def stack(call: Call, tensors: tuple[Tensor, ...]) -> Tensor:
 
 
 @meaning("relax.split")
-def split(call: Call, x: Tensor) -> tuple[Tensor, ...]:
-    """Equal parts by their number (the last may be shorter), or parts between indices."""
+def split(call: Call, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """Equal parts by their number (the last may be shorter), or parts between indices.
+
+    Relax types a split into one part as that part, not as a tuple of it.
+    """
+    if not hasattr(call.ty, "fields"):
+        return x
     axis = int(call.attrs.axis)
     where = call.attrs.indices_or_sections
     length = x.shape[axis]

@@ -18,7 +18,7 @@ from ...ops.meanings.common import ints
 from ..base import Pass, PassContext, register_pass
 from ..rewrite import constant, operator_of
 from . import families
-from .graph import Graph, array_of, op, rewrite, shape_of, with_attributes
+from .graph import Graph, array_of, axes_of, keeps_order, op, rewrite, shape_of, with_attributes
 
 
 @register_pass
@@ -41,16 +41,9 @@ class CancelTransposes(Pass):
 def elements_moved(module: ir.IRModule) -> int:
     """How many elements the module's transpositions move."""
     bindings = [b for block in module["main"].body.blocks for b in block.bindings]
-    moves = [b.var for b in bindings if operator_of(b.value) == "relax.permute_dims"]
-    return sum(math.prod(shape_of(var)) for var in moves)
-
-
-def axes_of(call: Any) -> tuple[int, ...]:
-    """The axes of a ``permute_dims``, not negative."""
-    rank = len(shape_of(call.args[0]))
-    if call.attrs.axes is None:
-        return tuple(reversed(range(rank)))
-    return tuple(axis % rank for axis in ints(call.attrs.axes))
+    calls = [b.value for b in bindings if operator_of(b.value) == "relax.permute_dims"]
+    moving = [call for call in calls if not keeps_order(call)]
+    return sum(math.prod(shape_of(call)) for call in moving)
 
 
 def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:

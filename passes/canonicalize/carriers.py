@@ -10,8 +10,7 @@ from tvm import ir
 
 from ...ops.meanings.common import ints
 from . import families
-from .cancel_transposes import axes_of
-from .graph import shape_of
+from .graph import axes_of, shape_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,8 @@ def _computed(
             arguments.append(from_numpy(weight.value))
             absorbing |= _spread(weight.value == 0, rank, layout.axis, size)
         elif isinstance(argument, relax.Var):
-            return np.full(size, np.nan)
+            unknown[:] = True
+            arguments.append(torch.ones([1] * rank, dtype=torch_dtype(dtype_of(argument))))
         else:
             arguments.append(argument.value)
     result = meaning_of(operator_of(call) or "")(call, *arguments).to(torch.float64).numpy()

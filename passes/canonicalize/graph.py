@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tvm import ir, relax
 
+from ...ops.meanings.common import ints
 from ..rewrite import Rewriter, as_array, operator_of, variables
 
 #: Relax's operators; their annotations are narrower than what they accept.
@@ -30,11 +31,17 @@ class Graph(Rewriter):
     def __init__(self, module: ir.IRModule) -> None:
         super().__init__(module)
         body: Any = self.function.body
-        self.outputs = set(variables(body.body))
+        self.outputs = {self._unaliased(var) for var in variables(body.body)}
         self.users: dict[relax.Var, list[relax.Var]] = {}
         for var, value in self.bindings:
             for used in variables(value):
                 self.users.setdefault(used, []).append(var)
+
+    def _unaliased(self, var: relax.Var) -> relax.Var:
+        """What ``a = b`` bindings lead to."""
+        while isinstance(value := self.values.get(var), relax.Var):
+            var = value
+        return var
 
     def definition(self, expression: relax.Expr) -> relax.Expr | None:
         """What an old variable is bound to; None for parameters and constants."""
@@ -129,6 +136,21 @@ def scalar_of(expression: relax.Expr) -> float | None:
         return None
     first = array.reshape(-1)[0]
     return float(first) if (array == first).all() else None
+
+
+def axes_of(call: Any) -> tuple[int, ...]:
+    """The axes of a ``permute_dims``, not negative."""
+    rank = len(shape_of(call.args[0]))
+    if call.attrs.axes is None:
+        return tuple(reversed(range(rank)))
+    return tuple(axis % rank for axis in ints(call.attrs.axes))
+
+
+def keeps_order(call: Any) -> bool:
+    """Whether a ``permute_dims`` leaves the order of elements alone: it moves only ones."""
+    shape = shape_of(call.args[0])
+    moved = [axis for axis in axes_of(call) if shape[axis] != 1]
+    return moved == sorted(moved)
 
 
 def attributes(call: Any) -> dict[str, Any]:

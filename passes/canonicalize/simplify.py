@@ -19,6 +19,7 @@ from .graph import (
     Graph,
     Rule,
     dtype_of,
+    keeps_order,
     op,
     rewrite,
     scalar_of,
@@ -183,19 +184,14 @@ def _whole(_graph: Graph, var: Any, call: Any) -> relax.Expr | None:
     return call.args[0] if forwards and _same_type(var, call.args[0]) else None
 
 
-def _one_part(graph: Graph, var: Any, item: Any) -> relax.Expr | None:
-    """A split into one."""
-    source = _dropped(graph, var, item)
-    return source if _same_type(var, source) else None
+def _one_part(_graph: Graph, var: Any, call: Any) -> relax.Expr | None:
+    """A split into one, which Relax types as a tensor."""
+    return call.args[0] if isinstance(var.ty, relax.TensorType) else None
 
 
 def _identity_order(_graph: Graph, var: Any, call: Any) -> relax.Expr | None:
     """A transposition that leaves the order of elements alone is a reshape."""
-    rank = len(shape_of(var))
-    axes = tuple(reversed(range(rank))) if call.attrs.axes is None else ints(call.attrs.axes)
-    shape = shape_of(call.args[0])
-    moved = [axis for axis in axes if shape[axis] != 1]
-    return op.reshape(call.args[0], shape_of(var)) if moved == sorted(moved) else None
+    return op.reshape(call.args[0], shape_of(var)) if keeps_order(call) else None
 
 
 _RULES: dict[str, tuple[Rule, ...]] = {
@@ -212,7 +208,7 @@ _RULES: dict[str, tuple[Rule, ...]] = {
     "relax.concat": (_single,),
     "relax.nn.pad": (_zero_pad,),
     "relax.nn.dropout[0]": (_dropped,),
-    "relax.split[0]": (_one_part,),
+    "relax.split": (_one_part,),
     "relax.strided_slice": (_whole,),
     "relax.add": (_constant_right, _neutral(0)),
     "relax.multiply": (_constant_right, _neutral(1)),
