@@ -152,25 +152,21 @@ FB_INLINE fb_conv_place fb_conv_quads_block(const fb_conv_shape *shape, const fb
     fb_conv_place places[FB_QUADS_PIXELS];
     const int8_t *runs[FB_QUADS_PIXELS];
     int8_t *next = acts;
+    int32_t offsets[FB_QUADS_PIXELS];
     int inside = fb_conv_runs_together(shape);
     _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
         places[p] = place;
+        offsets[p] = (place.y * shape->in_w + place.x) * shape->in_c;
         inside = inside && fb_conv_is_inside(shape, place);
         place = fb_conv_next(shape, place);
     }
-    _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
-        const int32_t first = (places[p].y * shape->in_w + places[p].x) * shape->in_c;
-        runs[p] = inside ? image + first : image;
-    }
     for (int32_t tap_y = 0; tap_y < shape->kh; tap_y++) {
         _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
-            if (!inside)
-                runs[p] = fb_conv_run(shape, image, spare + p * length, places[p], tap_y);
+            runs[p] = inside ? image + offsets[p]
+                             : fb_conv_run(shape, image, spare + p * length, places[p], tap_y);
+            offsets[p] += shape->dilation_y * shape->in_w * shape->in_c;
         }
         next = fb_quads_interleave(next, runs, length, pixels);
-        _Pragma("GCC unroll 4") for (int32_t p = 0; p < pixels; p++) {
-            if (inside) runs[p] += shape->dilation_y * shape->in_w * shape->in_c;
-        }
     }
     if (pixels == 1)
         fb_quads_one(gemm, acts, output);
@@ -259,41 +255,32 @@ FB_INLINE fb_conv_place fb_conv_pairs_block(const fb_conv_shape *shape, const fb
                                             int8_t *spare, fb_conv_place place, int32_t lo,
                                             int32_t hi, int32_t pixels) {
     const int32_t length = shape->kw * shape->channels;
-    const int32_t patch = 4 * job->quads;
+    const int whole = length % 4 == 0; /* runs are quads as they are */
+    const int32_t room = whole ? length : 4 * job->quads;
     const int32_t row = shape->dilation_y * shape->in_w * shape->in_c;
     fb_conv_place places[FB_PAIRS_PIXELS];
     const int8_t *runs[FB_PAIRS_PIXELS];
     uint32_t *next = acts;
+    int32_t offsets[FB_PAIRS_PIXELS];
     int inside = fb_conv_runs_together(shape);
     _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
         places[p] = place;
+        offsets[p] = (place.y * shape->in_w + place.x) * shape->in_c;
         inside = inside && fb_conv_is_inside(shape, place);
         place = fb_conv_next(shape, place);
     }
-    _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
-        const int32_t first = (places[p].y * shape->in_w + places[p].x) * shape->in_c;
-        runs[p] = inside ? image + first : image;
-    }
     for (int32_t tap_y = 0; tap_y < shape->kh; tap_y++) {
-        if (length % 4 == 0) {
-            _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
-                if (!inside)
-                    runs[p] = fb_conv_run(shape, image, spare + p * length, places[p], tap_y);
-            }
-            next = fb_pairs_widen(next, runs, length / 4, pixels);
-        } else {
-            _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
-                int8_t *to = spare + p * patch + tap_y * length;
-                if (!inside) runs[p] = fb_conv_run(shape, image, to, places[p], tap_y);
-                if (runs[p] != to) fb_conv_copy(to, runs[p], length);
-            }
-        }
         _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) {
-            if (inside) runs[p] += row;
+            int8_t *to = spare + p * room + (whole ? 0 : tap_y * length);
+            runs[p] = inside ? image + offsets[p]
+                             : fb_conv_run(shape, image, to, places[p], tap_y);
+            if (!whole && runs[p] != to) fb_conv_copy(to, runs[p], length);
+            offsets[p] += row;
         }
+        if (whole) next = fb_pairs_widen(next, runs, length / 4, pixels);
     }
-    if (length % 4 != 0) {
-        _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) runs[p] = spare + p * patch;
+    if (!whole) {
+        _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) runs[p] = spare + p * room;
         fb_pairs_widen(acts, runs, job->quads, pixels);
     }
     fb_pairs_block(job, channels, pixels, lo, hi);

@@ -117,9 +117,11 @@ def choose(
         return InnerProduct("quads", 2)
     if requantization.shift:
         return InnerProduct("quads", 2, "no SMLAD: the layer's scale is above 1/64")
+    if len(weight) == groups:
+        return InnerProduct("quads", 2, "no SMLAD: a single output channel")
     parts = zip(np.split(weight, groups), np.split(requantization.bias, groups), strict=True)
-    if not all(len(w) > 1 and pairs_hold(w, b) for w, b in parts):
-        return InnerProduct("quads", 2, "no SMLAD: sums may leave 24 bits, or single channels")
+    if not all(pairs_hold(w, b) for w, b in parts):
+        return InnerProduct("quads", 2, "no SMLAD: sums may leave 24 bits")
     return InnerProduct("pairs", 3)
 
 
