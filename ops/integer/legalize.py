@@ -7,6 +7,7 @@ dilations) and every other target computes this.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tvm import get_global_func, ir, relax, te, tirx
 
@@ -51,9 +52,11 @@ def _define_high_product() -> None:
 _define_high_product()
 
 
-def _plain(value: object) -> int | list[int]:
-    """An attribute as Python integers."""
-    return int(value) if isinstance(value, int) else [int(one) for one in value]
+def _plain(value: Any) -> Any:
+    """An attribute as Python values; what only describes the result stays as it is."""
+    if isinstance(value, int | float | str):
+        return value
+    return [int(one) for one in value]
 
 
 def _requantized(attrs: dict, total: ir.Expr, bias: ir.Expr, multiplier: ir.Expr) -> ir.Expr:

@@ -168,6 +168,23 @@ class Context:
         )
         return self.rewriter.emit(call, name)
 
+    def quantize(self, value: relax.Var, target: Target) -> Codes:
+        """Emit the quantize of an old float value, which stays float."""
+        scale, zero_point = np.float32(target.scale), np.int8(target.zero_point)
+        codes = relax.op.quantize(
+            self.rewriter.map(value), constant(scale), constant(zero_point), -1, "int8"
+        )
+        var = self.rewriter.emit(codes, f"{value.name}:q")
+        return Codes(var, target.scale, target.zero_point)
+
+    def dequantize(self, codes: Codes, name: str) -> relax.Var:
+        """Emit the real value of codes."""
+        scale, zero_point = np.float32(codes.scale), np.int8(codes.zero_point)
+        real = relax.op.dequantize(
+            codes.expression, constant(scale), constant(zero_point), -1, "float32"
+        )
+        return self.rewriter.emit(real, name)
+
     def permute(self, expression: relax.Expr, axes: list[int], name: str) -> relax.Var:
         """Emit a transposition."""
         return self.rewriter.emit(relax.op.permute_dims(expression, axes), name)

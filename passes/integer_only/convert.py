@@ -10,7 +10,7 @@ from ..rewrite import operator_of
 from .accumulate import convolution, dense, matmul
 from .context import Context, Target, scalar_parameters
 from .elementwise import addition, function_of_one, multiplication
-from .movement import concat, move
+from .movement import concat, move, move_first, move_later
 from .reduce import average_pool, max_pool, softmax
 
 Rule = Callable[[Context, relax.Expr, Target], relax.Expr | None]
@@ -28,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     softmax,
     move,
     concat,
+    move_later,
 )
 
 
@@ -47,6 +48,8 @@ def integer_only(module: ir.IRModule) -> ir.IRModule:
                 real = value.args[0]
                 name = real.name if isinstance(real, relax.Var) else ""
                 replacement = _convert(context, real, Target(*parameters, stands_for=name))
+        elif isinstance(value, relax.Call):
+            replacement = move_first(context, var, value)
         if replacement is None:
             rewriter.keep(var, value)
         else:

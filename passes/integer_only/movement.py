@@ -15,18 +15,11 @@ _MOVERS = (
 )  # fmt: skip
 
 
-def move(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
-    """The same operator on codes, then another scale where the output has one."""
-    call = context.call(value, *_MOVERS)
-    data = None if call is None else context.codes(call.args[0])
-    if call is None or data is None:
+def _moved(context: Context, call: relax.Call, data: Codes, name: str) -> Codes | None:
+    """A mover applied to codes; None where it does more than move them."""
+    if operator_of(call) == "relax.image.resize2d" and call.attrs.method != "nearest_neighbor":
         return None
-    name = context.name(value)
-    arguments = [data.expression, *call.args[1:]]
-    operator = operator_of(call)
-    if operator == "relax.image.resize2d" and call.attrs.method != "nearest_neighbor":
-        return None
-    if operator == "relax.nn.pad":
+    if operator_of(call) == "relax.nn.pad":
         attrs = call.attrs
         inside = Target(data.scale, data.zero_point)
         fill = int(encode(np.array([float(attrs.pad_value)]), inside)[0])
@@ -34,9 +27,49 @@ def move(context: Context, value: relax.Expr, target: Target) -> relax.Expr | No
             data.expression, [int(w) for w in attrs.pad_width], attrs.pad_mode, float(fill)
         )
     else:
-        moved = relax.Call(call.op, arguments, call.attrs, call.ty_args)
-    codes = Codes(context.rewriter.emit(moved, name), data.scale, data.zero_point)
-    return context.rescale(codes, target, f"{name}:rescaled")
+        others = [context.rewriter.map(argument) for argument in call.args[1:]]
+        moved = relax.Call(call.op, [data.expression, *others], call.attrs, call.ty_args)
+    return Codes(context.rewriter.emit(moved, name), data.scale, data.zero_point)
+
+
+def move(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
+    """The same operator on codes, then another scale where the output has one."""
+    call = context.call(value, *_MOVERS)
+    data = None if call is None else context.codes(call.args[0])
+    if call is None or data is None:
+        return None
+    name = context.name(value)
+    codes = _moved(context, call, data, name)
+    return None if codes is None else context.rescale(codes, target, f"{name}:rescaled")
+
+
+def move_later(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
+    """Movers of a float value are applied to its codes: first quantize, then move.
+
+    Exporters put transpositions and reshapes between an input and its quantize; so moved, the
+    input itself can be int8.
+    """
+    calls: list[tuple[relax.Call, str]] = []
+    while (call := context.call(value, *_MOVERS)) is not None:
+        calls.append((call, context.name(value)))
+        value = call.args[0]
+    if not calls or not isinstance(value, relax.Var):
+        return None
+    codes = context.quantize(value, target)
+    for call, name in reversed(calls):
+        moved = _moved(context, call, codes, name)
+        if moved is None:
+            return None
+        codes = moved
+    return codes.expression
+
+
+def move_first(context: Context, var: relax.Var, call: relax.Call) -> relax.Expr | None:
+    """A mover between a dequantize and a float user: first move the codes, then dequantize."""
+    if operator_of(call) not in _MOVERS or (data := context.codes(call.args[0])) is None:
+        return None
+    codes = _moved(context, call, data, var.name)
+    return None if codes is None else context.dequantize(codes, f"{var.name}:dq")
 
 
 def concat(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
