@@ -139,7 +139,8 @@ class _HostRunner:
 
     def run(self, inputs: Sequence[np.ndarray]) -> Run:
         """One inference on codes."""
-        arrays = _check(inputs, self.signature)
+        # Copies, because a sample in the middle of an array need not be aligned as C wants it.
+        arrays = [array.copy() for array in _check(inputs, self.signature)]
         outputs = [np.empty(shape, dtype) for shape, dtype in self.signature.outputs]
         pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in [*arrays, *outputs, self.arena]]
         _status(self.function(*pointers))
