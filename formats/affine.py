@@ -46,7 +46,9 @@ class AffineFormat:
         zero_point = int(np.rint(self.minimum - low / scale))
         return AffineParameters(scale, int(np.clip(zero_point, self.minimum, self.maximum)))
 
-    def encode(self, x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray | int) -> np.ndarray:
+    def encode(
+        self, x: np.ndarray, scale: np.ndarray | np.generic, zero_point: np.ndarray | int
+    ) -> np.ndarray:
         """Codes of `x`, rounded half to even and saturated; scale and zero point broadcast."""
         steps = np.rint(np.asarray(x, np.float32) / np.asarray(scale, np.float32)) + zero_point
         dtype = np.int8 if self.bits <= 8 else np.int16

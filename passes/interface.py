@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from tvm import ir, relax
 
@@ -64,7 +65,7 @@ def integer_interface(module: ir.IRModule) -> tuple[ir.IRModule, Interface]:
     outputs: list[tuple[float, int] | None] = []
     expressions: list[relax.Expr] = []
     for result in results:
-        value = rewriter.values.get(result)
+        value: Any = rewriter.values.get(result)
         parameters_of = None
         if operator_of(value) == "relax.dequantize" and isinstance(value, relax.Call):
             parameters_of = scalar_parameters(value)

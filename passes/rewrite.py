@@ -170,14 +170,14 @@ def variables(expression: relax.Expr) -> list[relax.Var]:
     return []
 
 
-def operator_of(expression: relax.Expr | None) -> str | None:
+def operator_of(expression: Any) -> str | None:
     """The name of the operator that an expression calls, or None."""
     if isinstance(expression, relax.Call) and isinstance(expression.op, ir.Op):
         return expression.op.name
     return None
 
 
-def constant(array: np.ndarray) -> ir.GenericConst:
+def constant(array: np.ndarray | np.generic) -> ir.GenericConst:
     """A constant with the array's dtype."""
     return relax.const(np.ascontiguousarray(array), str(array.dtype))
 

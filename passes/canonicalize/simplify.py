@@ -65,7 +65,7 @@ def _reshape_of_reshape(graph: Graph, var: Any, call: Any) -> relax.Expr | None:
 
 
 def _dropped(graph: Graph, _var: Any, item: Any) -> relax.Expr:
-    call = graph.definition(item.tuple_value)
+    call: Any = graph.definition(item.tuple_value)
     assert isinstance(call, relax.Call)
     return call.args[0]
 
@@ -122,7 +122,7 @@ def _clip_of_clamp(graph: Graph, _var: Any, call: Any) -> relax.Expr | None:
         if inner is None:
             return None
         inner_low, inner_high = _limits(inner)
-    definition = graph.definition(call.args[0])
+    definition: Any = graph.definition(call.args[0])
     assert isinstance(definition, relax.Call)
     low, high = max(low, min(inner_low, high)), min(high, max(inner_high, low))
     return op.clip(definition.args[0], low, high)

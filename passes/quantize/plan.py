@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tvm import ir, relax
@@ -249,7 +250,7 @@ def _share(
 
     moved: set[Var] = set()
     for var in order:
-        value = graph.value.get(var)
+        value: Any = graph.value.get(var)
         if isinstance(value, relax.TupleGetItem):  # a piece of a split
             value = graph.value.get(value.tuple_value)
         if _operator(value) not in MOVERS:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tvm import ir, relax
 
 from ...errors import FewbitsError
 from .lowering import RULES
+from .lowering.copy import copy_call
 from .program import DTYPE_BYTES, Buffer, KernelCall, Program
 from .target import McuTarget
 from .tir import lower_with_tir
@@ -105,7 +107,8 @@ class _Lowering:
             )
 
     def _same(self, var: relax.Var, value: relax.Var) -> None:
-        for table in (self.buffers, self.tuples, self.constants):
+        tables: tuple[dict[relax.Var, Any], ...] = (self.buffers, self.tuples, self.constants)
+        for table in tables:
             if value in table:
                 table[var] = table[value]
 
@@ -174,7 +177,5 @@ class _Lowering:
         if root.name not in taken and not is_input:
             return buffer
         copy = Buffer(f"{name}:copy", buffer.shape, buffer.dtype, buffer.scale, buffer.zero_point)
-        from .lowering.movement import copy_call  # only needed for such models
-
         self.calls.append(copy_call(name, buffer, copy))
         return copy

@@ -44,7 +44,7 @@ def legalize(layer: str, call: relax.Call, constants: Mapping[int, np.ndarray]) 
     parameters: list[relax.Var] = []
 
     def replaced(argument: relax.Expr, index: int | None) -> relax.Expr:
-        if isinstance(argument, relax.Var) and index in constants:
+        if isinstance(argument, relax.Var) and index is not None and index in constants:
             return relax.const(constants[index], str(argument.ty.dtype))
         if isinstance(argument, relax.Tuple):
             return relax.Tuple([replaced(field, None) for field in argument.fields])
