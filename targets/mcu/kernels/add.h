@@ -11,11 +11,11 @@ typedef struct {
     int32_t am, bm, bias, shift, lo, hi;
 } fb_add_scale;
 
-FB_INLINE int8_t fb_add_result(int32_t sum, const fb_add_scale *scale) {
-    return (int8_t)fb_clamp_seldom(sum >> scale->shift, scale->lo, scale->hi);
+FB_INLINE int32_t fb_add_result(int32_t sum, const fb_add_scale *scale) {
+    return fb_clamp_seldom(sum >> scale->shift, scale->lo, scale->hi);
 }
 
-FB_INLINE int8_t fb_add_one(int32_t a, int32_t b, const fb_add_scale *scale) {
+FB_INLINE int32_t fb_add_one(int32_t a, int32_t b, const fb_add_scale *scale) {
     return fb_add_result(a * scale->am + (b * scale->bm + scale->bias), scale);
 }
 
@@ -42,32 +42,40 @@ FB_INLINE uint32_t fb_add_four(uint32_t a, uint32_t b, uint32_t factors,
  * begin at multiples of 4. The output may lie on or before an operand with step 1. */
 FB_INLINE void fb_add_row(const int8_t *a, const int8_t *b, int8_t *out, int32_t n, int32_t a_step,
                           int32_t b_step, int32_t words, const fb_add_scale *scale) {
-    int32_t i = 0;
-#if FB_HALVES
-    if (words && a_step && b_step) {
-        uint32_t factors = fb_halves(scale->bm, scale->am);
-        for (; i < (n & ~7); i += 8) {
-            uint32_t a0 = fb_load32(a + i), a1 = fb_load32(a + i + 4);
-            uint32_t b0 = fb_load32(b + i), b1 = fb_load32(b + i + 4);
-            a0 = fb_add_four(a0, b0, factors, scale);
-            a1 = fb_add_four(a1, b1, factors, scale);
-            fb_store32(out + i, a0);
-            fb_store32(out + i + 4, a1);
-        }
-    }
-#else
-    (void)words;
+    int32_t left = n;
     if (a_step && b_step) {
-        for (; i < (n & ~3); i += 4) {
-            out[i] = fb_add_one(a[i], b[i], scale);
-            out[i + 1] = fb_add_one(a[i + 1], b[i + 1], scale);
-            out[i + 2] = fb_add_one(a[i + 2], b[i + 2], scale);
-            out[i + 3] = fb_add_one(a[i + 3], b[i + 3], scale);
+#if FB_HALVES
+        uint32_t factors = fb_halves(scale->bm, scale->am);
+        if (words && n >= 8) {
+            int32_t blocks = n / 8;
+            FB_NO_UNROLL
+            do {
+                uint32_t a0, a1, b0, b1;
+                a = fb_load_two(a, &a0, &a1);
+                b = fb_load_two(b, &b0, &b1);
+                a0 = fb_add_four(a0, b0, factors, scale);
+                a1 = fb_add_four(a1, b1, factors, scale);
+                out = fb_store_two(out, a0, a1);
+            } while (--blocks != 0);
+            left = n % 8;
         }
-    }
+#else
+        (void)words;
+        FB_NO_UNROLL
+        for (; left >= 4; left -= 4) {
+            out[0] = (int8_t)fb_add_one(a[0], b[0], scale);
+            out[1] = (int8_t)fb_add_one(a[1], b[1], scale);
+            out[2] = (int8_t)fb_add_one(a[2], b[2], scale);
+            out[3] = (int8_t)fb_add_one(a[3], b[3], scale);
+            a += 4, b += 4, out += 4;
+        }
 #endif
+    }
     FB_NO_UNROLL
-    for (; i < n; i++) out[i] = fb_add_one(a[i * a_step], b[i * b_step], scale);
+    for (; left > 0; left--) {
+        *out++ = (int8_t)fb_add_one(*a, *b, scale);
+        a += a_step, b += b_step;
+    }
 }
 
 /* out [n0][n1][n2][n3]; a0..a3 and b0..b3 are the steps in elements from one index of an operand to
@@ -78,8 +86,11 @@ FB_INLINE void fb_add_s8(const int8_t *a, const int8_t *b, int8_t *out, int32_t 
                          int32_t bias, int32_t shift, int32_t lo, int32_t hi) {
     const fb_add_scale scale = {am, bm, bias, shift, lo, hi};
     int32_t words = n3 % 4 == 0 || n0 * n1 * n2 == 1;
+    FB_NO_UNROLL
     for (int32_t i0 = 0; i0 < n0; i0++) {
+        FB_NO_UNROLL
         for (int32_t i1 = 0; i1 < n1; i1++) {
+            FB_NO_UNROLL
             for (int32_t i2 = 0; i2 < n2; i2++) {
                 fb_add_row(a + i0 * a0 + i1 * a1 + i2 * a2, b + i0 * b0 + i1 * b1 + i2 * b2, out,
                            n3, a3, b3, words, &scale);

@@ -37,7 +37,7 @@ FB_INLINE void fb_depthwise_s8(const int8_t *input, int8_t *output, const int8_t
     int32_t channels = c * multiples;
 #if FB_HALVES
     if (kh == 3 && kw == 3 && dilation_h == 1 && dilation_w == 1 && stride_h == stride_w &&
-        (stride_h == 2 || (stride_h == 1 && oh > 1)) && shift <= 8) {
+        stride_h <= 2 && oh > 1 && shift <= 8) {
         fb_pairs_clear(scratch, rows, columns, input_zero);
         for (int32_t image = 0; image < n; image++) {
             for (int32_t i = 0; i < c; i++) {

@@ -12,7 +12,8 @@
  *     out[x+1] += pair 0 high * w0      + pair 1 . (w1, w2)         SMLATB, SMLAD
  *
  * The loop goes down the rows and makes two by two outputs from four words of pair 0, with which
- * only (w0, w1) is needed, and then four words of pair 1, with which only (w1, w2) is.
+ * only (w0, w1) is needed, and then four words of pair 1, with which only (w1, w2) is. An odd last
+ * column, and every column with stride 2, has only the left one of the two outputs.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -42,6 +43,7 @@ FB_NOINLINE void fb_pairs_clear(int16_t *plane, int32_t rows, int32_t columns, i
 /* Copies one channel of the input, whose pixels are `column` and `row` bytes apart. */
 FB_NOINLINE void fb_pairs_fill(int16_t *plane, const int8_t *input, int32_t rows, int32_t top,
                                int32_t left, int32_t h, int32_t w, int32_t column, int32_t row) {
+    FB_NO_UNROLL
     for (int32_t x = left; x < left + w; x++) {
         int16_t *to = plane + (x >> 1) * 2 * rows + 2 * top + (x & 1);
         const int8_t *from = input;
@@ -65,129 +67,140 @@ FB_NOINLINE void fb_pairs_fill(int16_t *plane, const int8_t *input, int32_t rows
     }
 }
 
-FB_INLINE void fb_pairs_result(int8_t *out, int32_t acc, int32_t multiplier, int32_t lo,
-                               int32_t hi) {
-    *out = (int8_t)fb_clamp8(fb_mulh(acc, multiplier), lo, hi);
-}
-
-/* `count` outputs below each other, `step` rows of the plane apart. */
-FB_INLINE void fb_pairs_column(const int16_t *plane, int32_t rows, int32_t step,
-                               const fb_pairs_task *task, int8_t *out, int32_t count) {
-    const int16_t *p0 = plane, *p1 = plane + 2 * rows;
-    uint32_t u0 = task->w01[0], u1 = task->w01[1], u2 = task->w01[2];
-    uint32_t v0 = task->w12[0], v1 = task->w12[1], v2 = task->w12[2];
-    while (count-- > 0) {
-        int32_t acc = fb_smlad(fb_load32(p0), u0, task->bias);
-        acc = fb_smlad(fb_load32(p0 + 2), u1, acc);
-        acc = fb_smlad(fb_load32(p0 + 4), u2, acc);
-        acc = fb_smlabt(fb_load32(p1), v0, acc);
-        acc = fb_smlabt(fb_load32(p1 + 2), v1, acc);
-        acc = fb_smlabt(fb_load32(p1 + 4), v2, acc);
-        fb_pairs_result(out, acc, task->multiplier, task->lo, task->hi);
-        p0 += 2 * step;
-        p1 += 2 * step;
-        out += task->row;
-    }
-}
-
+/* One or two columns of outputs in two by two (or two by one) blocks, top to bottom.
+ *
+ * The assembly has the sums of the upper row in r4 (and r5), of the lower row in r6 (and r8),
+ * weights in r9-r11 and two words of the plane in r12 and lr. %[task] points at w12: w01 lies just
+ * below it, `bias` 12 bytes above. `rows` is the height of the plane. */
 #if FB_DSP
-/* Two rows of two outputs: sums in r4 r5 (upper row) and r6 r8 (lower row), weights in r9-r11, two
- * words of the plane in r12 and lr. %[task] points at w12, with w01 just below it. */
-#define FB_PAIRS_SUMS \
-    "ldmdb %[task], {r9, r10, r11}\n\t" \
-    "ldr   r8, [%[task], #12]\n\t" \
-    "ldrd  r12, lr, [%[p0]], #8\n\t" \
-    "smlad  r4, r12, r9, r8\n\t" \
-    "smlatb r5, r12, r9, r8\n\t" \
-    "smlad  r6, lr, r9, r8\n\t" \
-    "smlatb r8, lr, r9, r8\n\t" \
-    "smlad  r4, lr, r10, r4\n\t" \
-    "smlatb r5, lr, r10, r5\n\t" \
-    "ldrd  r12, lr, [%[p0]]\n\t" \
-    "smlad  r4, r12, r11, r4\n\t" \
-    "smlatb r5, r12, r11, r5\n\t" \
-    "smlad  r6, r12, r10, r6\n\t" \
-    "smlatb r8, r12, r10, r8\n\t" \
-    "smlad  r6, lr, r11, r6\n\t" \
-    "smlatb r8, lr, r11, r8\n\t" \
-    "ldmia %[task], {r9, r10, r11}\n\t" \
-    "ldrd  r12, lr, [%[p1]], #8\n\t" \
-    "smlabt r4, r12, r9, r4\n\t" \
-    "smlad  r5, r12, r9, r5\n\t" \
-    "smlabt r6, lr, r9, r6\n\t" \
-    "smlad  r8, lr, r9, r8\n\t" \
-    "smlabt r4, lr, r10, r4\n\t" \
-    "smlad  r5, lr, r10, r5\n\t" \
-    "ldrd  r12, lr, [%[p1]]\n\t" \
-    "smlabt r4, r12, r11, r4\n\t" \
-    "smlad  r5, r12, r11, r5\n\t" \
-    "smlabt r6, r12, r10, r6\n\t" \
-    "smlad  r8, r12, r10, r8\n\t" \
-    "smlabt r6, lr, r11, r6\n\t" \
-    "smlad  r8, lr, r11, r8\n\t" \
-    "ldr   r9, [%[task], #16]\n\t" \
-    "ldrd  r12, lr, [%[task], #28]\n\t" \
-    "smmul r4, r4, r9\n\t" \
-    "smmul r5, r5, r9\n\t" \
-    "smmul r6, r6, r9\n\t" \
-    "smmul r8, r8, r9\n\t" \
-    "ssat  r4, #8, r4\n\t" \
-    "ssat  r5, #8, r5\n\t" \
-    "ssat  r6, #8, r6\n\t" \
-    "ssat  r8, #8, r8\n\t"
-#define FB_PAIRS_CLAMP(sum) \
-    "cmp   " sum ", r9\n\tit lt\n\tmovlt " sum ", r9\n\t" \
-    "cmp   " sum ", r10\n\tit gt\n\tmovgt " sum ", r10\n\t"
-#define FB_PAIRS_STORE \
-    "strb  r4, [%[out]]\n\t" \
-    "strb  r5, [%[out], r12]\n\t" \
-    "add   %[out], %[out], lr\n\t" \
-    "strb  r6, [%[out]]\n\t" \
-    "strb  r8, [%[out], r12]\n\t" \
-    "add   %[out], %[out], lr\n\t"
-#define FB_PAIRS_OPERANDS \
-    : [p0] "+r"(p0), [p1] "+r"(p1), [out] "+r"(out) \
-    : [task] "r"(task->w12), [end] "r"(end) \
-    : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory"
+#define FB_PAIRS_LOAD01 "ldmdb %[task], {r9, r10, r11}\n\tldr r8, [%[task], #12]\n\t"
+#define FB_PAIRS_LOAD12 "ldmia %[task], {r9, r10, r11}\n\t"
+#define FB_PAIRS_TWO_ROWS(p) "ldrd r12, lr, [%[" p "]], #8\n\t"
+#define FB_PAIRS_TWO_ROWS_STAY(p) "ldrd r12, lr, [%[" p "]]\n\t"
+#define FB_PAIRS_ONE_ROW(p) "ldr r12, [%[" p "]]\n\t"
+/* Left output, right output: with a word of pair 0, with a word of pair 1. */
+#define FB_PAIRS_LEFT0(sum, word, w, from) "smlad " sum ", " word ", " w ", " from "\n\t"
+#define FB_PAIRS_RIGHT0(sum, word, w, from) "smlatb " sum ", " word ", " w ", " from "\n\t"
+#define FB_PAIRS_LEFT1(sum, word, w) "smlabt " sum ", " word ", " w ", " sum "\n\t"
+#define FB_PAIRS_RIGHT1(sum, word, w) "smlad " sum ", " word ", " w ", " sum "\n\t"
+#define FB_PAIRS_BOTH0(left, right, word, w) \
+    FB_PAIRS_LEFT0(left, word, w, left) FB_PAIRS_RIGHT0(right, word, w, right)
+#define FB_PAIRS_BOTH1(left, right, word, w) \
+    FB_PAIRS_LEFT1(left, word, w) FB_PAIRS_RIGHT1(right, word, w)
+
+/* Stride 1: the upper row of outputs sees rows 0 to 2, the lower one rows 1 to 3. */
+#define FB_PAIRS_TWO_COLUMNS \
+    FB_PAIRS_LOAD01 FB_PAIRS_TWO_ROWS("p0") \
+    FB_PAIRS_LEFT0("r4", "r12", "r9", "r8") FB_PAIRS_RIGHT0("r5", "r12", "r9", "r8") \
+    FB_PAIRS_LEFT0("r6", "lr", "r9", "r8") FB_PAIRS_RIGHT0("r8", "lr", "r9", "r8") \
+    FB_PAIRS_BOTH0("r4", "r5", "lr", "r10") FB_PAIRS_TWO_ROWS_STAY("p0") \
+    FB_PAIRS_BOTH0("r4", "r5", "r12", "r11") FB_PAIRS_BOTH0("r6", "r8", "r12", "r10") \
+    FB_PAIRS_BOTH0("r6", "r8", "lr", "r11") \
+    FB_PAIRS_LOAD12 FB_PAIRS_TWO_ROWS("p1") \
+    FB_PAIRS_BOTH1("r4", "r5", "r12", "r9") FB_PAIRS_BOTH1("r6", "r8", "lr", "r9") \
+    FB_PAIRS_BOTH1("r4", "r5", "lr", "r10") FB_PAIRS_TWO_ROWS_STAY("p1") \
+    FB_PAIRS_BOTH1("r4", "r5", "r12", "r11") FB_PAIRS_BOTH1("r6", "r8", "r12", "r10") \
+    FB_PAIRS_BOTH1("r6", "r8", "lr", "r11")
+#define FB_PAIRS_COLUMN_STRIDE1 \
+    FB_PAIRS_LOAD01 FB_PAIRS_TWO_ROWS("p0") \
+    FB_PAIRS_LEFT0("r4", "r12", "r9", "r8") FB_PAIRS_LEFT0("r6", "lr", "r9", "r8") \
+    FB_PAIRS_LEFT0("r4", "lr", "r10", "r4") FB_PAIRS_TWO_ROWS_STAY("p0") \
+    FB_PAIRS_LEFT0("r4", "r12", "r11", "r4") FB_PAIRS_LEFT0("r6", "r12", "r10", "r6") \
+    FB_PAIRS_LEFT0("r6", "lr", "r11", "r6") \
+    FB_PAIRS_LOAD12 FB_PAIRS_TWO_ROWS("p1") \
+    FB_PAIRS_LEFT1("r4", "r12", "r9") FB_PAIRS_LEFT1("r6", "lr", "r9") \
+    FB_PAIRS_LEFT1("r4", "lr", "r10") FB_PAIRS_TWO_ROWS_STAY("p1") \
+    FB_PAIRS_LEFT1("r4", "r12", "r11") FB_PAIRS_LEFT1("r6", "r12", "r10") \
+    FB_PAIRS_LEFT1("r6", "lr", "r11")
+/* Stride 2: the upper output sees rows 0 to 2, the lower one rows 2 to 4. */
+#define FB_PAIRS_COLUMN_STRIDE2 \
+    FB_PAIRS_LOAD01 FB_PAIRS_TWO_ROWS("p0") \
+    FB_PAIRS_LEFT0("r4", "r12", "r9", "r8") FB_PAIRS_LEFT0("r4", "lr", "r10", "r4") \
+    FB_PAIRS_TWO_ROWS("p0") \
+    FB_PAIRS_LEFT0("r4", "r12", "r11", "r4") FB_PAIRS_LEFT0("r6", "r12", "r9", "r8") \
+    FB_PAIRS_LEFT0("r6", "lr", "r10", "r6") FB_PAIRS_ONE_ROW("p0") \
+    FB_PAIRS_LEFT0("r6", "r12", "r11", "r6") \
+    FB_PAIRS_LOAD12 FB_PAIRS_TWO_ROWS("p1") \
+    FB_PAIRS_LEFT1("r4", "r12", "r9") FB_PAIRS_LEFT1("r4", "lr", "r10") \
+    FB_PAIRS_TWO_ROWS("p1") \
+    FB_PAIRS_LEFT1("r4", "r12", "r11") FB_PAIRS_LEFT1("r6", "r12", "r9") \
+    FB_PAIRS_LEFT1("r6", "lr", "r10") FB_PAIRS_ONE_ROW("p1") \
+    FB_PAIRS_LEFT1("r6", "r12", "r11")
+
+/* The multiplier comes into r9 and the steps to the right and lower neighbour into r12 and lr. */
+#define FB_PAIRS_LOAD_SCALE "ldr r9, [%[task], #16]\n\tldrd r12, lr, [%[task], #28]\n\t"
+#define FB_PAIRS_SCALE(sum) "smmul " sum ", " sum ", r9\n\tssat " sum ", #8, " sum "\n\t"
+#define FB_PAIRS_LOAD_LIMITS "ldrd r9, r10, [%[task], #20]\n\t"
+#define FB_PAIRS_LIMIT(sum) \
+    "cmp " sum ", r9\n\tit lt\n\tmovlt " sum ", r9\n\t" \
+    "cmp " sum ", r10\n\tit gt\n\tmovgt " sum ", r10\n\t"
+#define FB_PAIRS_STORE(sum) "strb " sum ", [%[out]]\n\t"
+#define FB_PAIRS_STORE_RIGHT(sum) "strb " sum ", [%[out], r12]\n\t"
+#define FB_PAIRS_DOWN "add %[out], %[out], lr\n\t"
+
+#define FB_PAIRS_FINISH2(limits) \
+    FB_PAIRS_LOAD_SCALE FB_PAIRS_SCALE("r4") FB_PAIRS_SCALE("r5") FB_PAIRS_SCALE("r6") \
+    FB_PAIRS_SCALE("r8") limits FB_PAIRS_STORE("r4") FB_PAIRS_STORE_RIGHT("r5") FB_PAIRS_DOWN \
+    FB_PAIRS_STORE("r6") FB_PAIRS_STORE_RIGHT("r8") FB_PAIRS_DOWN
+#define FB_PAIRS_FINISH1(limits) \
+    FB_PAIRS_LOAD_SCALE FB_PAIRS_SCALE("r4") FB_PAIRS_SCALE("r6") limits \
+    FB_PAIRS_STORE("r4") FB_PAIRS_DOWN FB_PAIRS_STORE("r6") FB_PAIRS_DOWN
+#define FB_PAIRS_LIMITS2 \
+    FB_PAIRS_LOAD_LIMITS FB_PAIRS_LIMIT("r4") FB_PAIRS_LIMIT("r5") FB_PAIRS_LIMIT("r6") \
+    FB_PAIRS_LIMIT("r8")
+#define FB_PAIRS_LIMITS1 FB_PAIRS_LOAD_LIMITS FB_PAIRS_LIMIT("r4") FB_PAIRS_LIMIT("r6")
+
+#define FB_PAIRS_LOOP(body) \
+    FB_ASM volatile("1:\n\t" body "cmp %[p0], %[end]\n\tbne 1b" \
+                    : [p0] "+r"(p0), [p1] "+r"(p1), [out] "+r"(out) \
+                    : [task] "r"(task->w12), [end] "r"(end) \
+                    : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory")
 #endif
 
-/* Two columns of 2 * blocks outputs, stride 1. */
-FB_INLINE void fb_pairs_two_columns(const int16_t *plane, int32_t rows, const fb_pairs_task *task,
-                                    int8_t *out, int32_t blocks) {
-    const int16_t *p0 = plane, *p1 = plane + 2 * rows;
-    const int16_t *end = p0 + 4 * blocks;
+/* `columns` and `stride` are 2 and 1, 1 and 1, or 1 and 2. */
+FB_INLINE void fb_pairs_blocks(const int16_t *p0, int32_t rows, const fb_pairs_task *task,
+                               int8_t *out, int32_t blocks, int32_t columns, int32_t stride,
+                               int32_t lo, int32_t hi) {
+    const int16_t *p1 = p0 + 2 * rows, *end = p0 + 4 * stride * blocks;
 #if FB_DSP
-    if (task->lo == -128 && task->hi == 127) {
-        FB_ASM volatile("1:\n\t" FB_PAIRS_SUMS FB_PAIRS_STORE
-                        "cmp %[p0], %[end]\n\t"
-                        "bne 1b" FB_PAIRS_OPERANDS);
+    int32_t limited = lo > -128 || hi < 127;
+    if (columns == 2) {
+        if (limited) {
+            FB_PAIRS_LOOP(FB_PAIRS_TWO_COLUMNS FB_PAIRS_FINISH2(FB_PAIRS_LIMITS2));
+        } else {
+            FB_PAIRS_LOOP(FB_PAIRS_TWO_COLUMNS FB_PAIRS_FINISH2(""));
+        }
+    } else if (stride == 1) {
+        if (limited) {
+            FB_PAIRS_LOOP(FB_PAIRS_COLUMN_STRIDE1 FB_PAIRS_FINISH1(FB_PAIRS_LIMITS1));
+        } else {
+            FB_PAIRS_LOOP(FB_PAIRS_COLUMN_STRIDE1 FB_PAIRS_FINISH1(""));
+        }
     } else {
-        FB_ASM volatile("1:\n\t" FB_PAIRS_SUMS
-                        "ldrd r9, r10, [%[task], #20]\n\t"
-                        FB_PAIRS_CLAMP("r4") FB_PAIRS_CLAMP("r5") FB_PAIRS_CLAMP("r6")
-                        FB_PAIRS_CLAMP("r8") FB_PAIRS_STORE
-                        "cmp %[p0], %[end]\n\t"
-                        "bne 1b" FB_PAIRS_OPERANDS);
+        if (limited) {
+            FB_PAIRS_LOOP(FB_PAIRS_COLUMN_STRIDE2 FB_PAIRS_FINISH1(FB_PAIRS_LIMITS1));
+        } else {
+            FB_PAIRS_LOOP(FB_PAIRS_COLUMN_STRIDE2 FB_PAIRS_FINISH1(""));
+        }
     }
 #else
-    for (; p0 != end; p0 += 2, p1 += 2, out += task->row) {
+    for (; p0 != end; p0 += 2 * stride, p1 += 2 * stride, out += task->row) {
         int32_t left = task->bias, right = task->bias;
         for (int32_t k = 0; k < 3; k++) {
             uint32_t pair0 = fb_load32(p0 + 2 * k), pair1 = fb_load32(p1 + 2 * k);
-            left = fb_smlad(pair0, task->w01[k], left);
-            right = fb_smlatb(pair0, task->w01[k], right);
-            left = fb_smlabt(pair1, task->w12[k], left);
-            right = fb_smlad(pair1, task->w12[k], right);
+            left = fb_smlabt(pair1, task->w12[k], fb_smlad(pair0, task->w01[k], left));
+            right = fb_smlad(pair1, task->w12[k], fb_smlatb(pair0, task->w01[k], right));
         }
-        fb_pairs_result(out, left, task->multiplier, task->lo, task->hi);
-        fb_pairs_result(out + task->column, right, task->multiplier, task->lo, task->hi);
+        out[0] = (int8_t)fb_clamp8(fb_mulh(left, task->multiplier), lo, hi);
+        if (columns == 2) {
+            out[task->column] = (int8_t)fb_clamp8(fb_mulh(right, task->multiplier), lo, hi);
+        }
     }
 #endif
 }
 
-/* One filter over the plane: weights [3][3], outputs `channels` bytes apart; stride 2, or stride 1
- * and at least two rows of outputs. An odd last row of
- * outputs is made together with the row above it, which comes out the same twice. */
+/* One filter over the plane: weights [3][3], outputs `channels` bytes apart, at least two rows of
+ * them. An odd last row is made together with the row above it, which comes out the same twice. */
 FB_NOINLINE void fb_pairs_filter(const int16_t *plane, int32_t rows, int32_t stride,
                                  const int8_t *weights, int32_t bias, int32_t multiplier,
                                  int32_t shift, int8_t *out, int32_t oh, int32_t ow,
@@ -201,22 +214,28 @@ FB_NOINLINE void fb_pairs_filter(const int16_t *plane, int32_t rows, int32_t str
     task.bias = bias, task.multiplier = multiplier, task.lo = lo, task.hi = hi;
     task.column = channels, task.row = ow * channels;
     int32_t x = 0;
-    if (stride == 1) {
-        FB_NO_UNROLL
-        for (; x < (ow & ~1); x += 2) {
-            FB_NO_UNROLL
-            for (int32_t part = 0; part < 1 + (oh & 1); part++) {
-                int32_t y = part ? oh - 2 : 0;
-                fb_pairs_two_columns(plane + x * rows + 2 * y, rows, &task, out + y * task.row,
-                                     part ? 1 : oh / 2);
-            }
-            out += 2 * channels;
-        }
-    }
     FB_NO_UNROLL
-    for (; x < ow; x++) {
-        fb_pairs_column(plane + x * rows * stride, rows, stride, &task, out, oh);
-        out += channels;
+    while (x < ow) {
+        int32_t columns = stride == 1 && x + 1 < ow ? 2 : 1;
+        const int16_t *from = plane + x * rows * stride;
+        int8_t *to = out;
+        int32_t blocks = oh / 2;
+        FB_NO_UNROLL
+        for (;;) {
+            if (columns == 2) {
+                fb_pairs_blocks(from, rows, &task, to, blocks, 2, 1, lo, hi);
+            } else if (stride == 1) {
+                fb_pairs_blocks(from, rows, &task, to, blocks, 1, 1, lo, hi);
+            } else {
+                fb_pairs_blocks(from, rows, &task, to, blocks, 1, 2, lo, hi);
+            }
+            if (to != out || oh % 2 == 0) break;
+            from += 2 * stride * (oh - 2);
+            to += (oh - 2) * task.row;
+            blocks = 1;
+        }
+        x += columns;
+        out += columns * channels;
     }
 }
 

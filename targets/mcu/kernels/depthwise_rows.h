@@ -5,9 +5,9 @@
  *
  * Where the core multiplies pairs of halves (FB_HALVES) pixels and weights are int16, and a row of
  * weights is padded with a zero to an even number of taps; the pixel under that zero may be one
- * beyond the row, hence the slack. Elsewhere a pixel is a byte with its sign bit flipped (x + 128:
- * every core loads unsigned bytes with an offset in the instruction, Armv6-M only those) and a
- * weight is a word; 128 times the sum of the weights is taken off the bias.
+ * beyond the row, hence the slack. Elsewhere a pixel is a byte and a weight is a word. On Armv6-M,
+ * which has an offset in the instruction for loads of unsigned bytes only, the pixel is stored as
+ * x + 128, and 128 times the sum of the weights is taken off the bias.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -24,9 +24,14 @@ typedef int16_t fb_rows_weight;
 #define FB_ROWS_SLACK 1
 #define FB_ROWS_TAPS(kw) (((kw) + 1) & ~1)
 #else
+#if FB_ARMV6M
 typedef uint8_t fb_rows_element;
-typedef int32_t fb_rows_weight;
 #define FB_ROWS_OFFSET 128
+#else
+typedef int8_t fb_rows_element;
+#define FB_ROWS_OFFSET 0
+#endif
+typedef int32_t fb_rows_weight;
 #define FB_ROWS_SLACK 0
 #define FB_ROWS_TAPS(kw) (kw)
 #endif
@@ -54,6 +59,7 @@ FB_NOINLINE void fb_rows_clear(fb_rows_element *plane, int32_t count, int32_t ze
 /* Copies h rows of w pixels of one channel; `column` and `row` are bytes between its pixels. */
 FB_NOINLINE void fb_rows_fill(fb_rows_element *plane, int32_t pitch, const int8_t *input,
                               int32_t h, int32_t w, int32_t column, int32_t row) {
+    FB_NO_UNROLL
     for (int32_t y = 0; y < h; y++) {
         const int8_t *from = input + y * row;
         fb_rows_element *to = plane + y * pitch;
@@ -94,7 +100,8 @@ FB_INLINE int32_t fb_rows_widen(const fb_rows_task *task, fb_rows_weight *widene
 /* `count` (a literal, at most four) outputs beside each other. */
 FB_INLINE void fb_rows_outputs(const fb_rows_task *task, const fb_rows_element *pixels,
                                const fb_rows_weight *weights, int8_t *out, int32_t count) {
-    int32_t acc[4] = {0, 0, 0, 0};
+    int32_t start = task->shift == 0 ? task->bias : 0;
+    int32_t acc[4] = {start, start, start, start};
     for (int32_t ky = 0; ky < task->kh; ky++) {
         int32_t kx = 0;
 #if FB_HALVES
@@ -114,18 +121,29 @@ FB_INLINE void fb_rows_outputs(const fb_rows_task *task, const fb_rows_element *
                 acc[i] += pixels[i * task->stride_w + kx * task->dilation_w] * weight;
             }
         }
+        /* One filter row after the other: mixed, they would need too many registers. */
+        for (int32_t i = 0; i < count; i++) FB_ASM volatile("" : "+r"(acc[i]) : : "memory");
         pixels += task->dilation_h * task->pitch;
         weights += FB_ROWS_TAPS(task->kw);
     }
     for (int32_t i = 0; i < count; i++) {
-        out[i * task->out_column] = (int8_t)fb_requantize(acc[i], task->bias, task->multiplier,
-                                                          task->shift, task->lo, task->hi);
+        int32_t sum = task->shift == 0 ? acc[i] : fb_add(fb_shl(acc[i], task->shift), task->bias);
+        out[i * task->out_column] =
+            (int8_t)fb_clamp_seldom(fb_mulh(sum, task->multiplier), task->lo, task->hi);
     }
 }
 
 /* One filter over the plane. */
 FB_INLINE void fb_rows_filter(const fb_rows_task *task, const fb_rows_element *plane,
-                              const fb_rows_weight *weights, int8_t *output) {
+                              const fb_rows_weight *widened, int8_t *output) {
+    /* In registers, as far as there are any: stores of results then can't change them. */
+    fb_rows_weight few[9];
+    const fb_rows_weight *weights = widened;
+    if (task->kh == 3 && FB_ROWS_TAPS(task->kw) == 3) {
+        for (int32_t i = 0; i < 9; i++) few[i] = widened[i];
+        weights = few;
+    }
+    FB_NO_UNROLL
     for (int32_t y = 0; y < task->oh; y++) {
         const fb_rows_element *pixels = plane + y * task->stride_h * task->pitch;
         int8_t *out = output + y * task->out_row;

@@ -13,6 +13,29 @@
 #define FB_HALVES FB_DSP
 #endif
 
+/* Two words at a multiple of 4, and then the address moves on by 8. */
+FB_INLINE const int8_t *fb_load_two(const int8_t *address, uint32_t *first, uint32_t *second) {
+#if FB_DSP
+    FB_ASM volatile("ldrd %0, %1, [%2], #8"
+                    : "=&r"(*first), "=&r"(*second), "+r"(address)
+                    :
+                    : "memory");
+    return address;
+#else
+    *first = fb_load32(address), *second = fb_load32(address + 4);
+    return address + 8;
+#endif
+}
+FB_INLINE int8_t *fb_store_two(int8_t *address, uint32_t first, uint32_t second) {
+#if FB_DSP
+    FB_ASM volatile("strd %1, %2, [%0], #8" : "+r"(address) : "r"(first), "r"(second) : "memory");
+    return address;
+#else
+    fb_store32(address, first), fb_store32(address + 4, second);
+    return address + 8;
+#endif
+}
+
 /* Before a loop: keeps clang from unrolling it where that would only cost flash. */
 #if defined(__clang__)
 #define FB_NO_UNROLL _Pragma("clang loop unroll(disable)")

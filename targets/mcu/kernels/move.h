@@ -7,7 +7,7 @@
 #ifndef FB_MOVE_H
 #define FB_MOVE_H
 
-#include "isa.h"
+#include "halves.h"
 
 /* Copies forwards: `to` may lie before `from` in the same memory. */
 FB_INLINE void fb_copy(void *to, const void *from, int32_t bytes) {
@@ -20,6 +20,7 @@ FB_INLINE void fb_copy(void *to, const void *from, int32_t bytes) {
     const int32_t words = bytes >= 8 && (((uintptr_t)to | (uintptr_t)from) & 3) == 0;
 #endif
     if (words) {
+        FB_NO_UNROLL
         for (; i + 16 <= bytes; i += 16) {
             uint32_t w0, w1, w2, w3;
 #if FB_ARMV7M
@@ -35,6 +36,7 @@ FB_INLINE void fb_copy(void *to, const void *from, int32_t bytes) {
 #endif
             FB_NO_LIBCALL();
         }
+        FB_NO_UNROLL
         for (; i + 4 <= bytes; i += 4) {
 #if FB_ARMV7M
             fb_store32_unaligned(out + i, fb_load32_unaligned(in + i));
@@ -44,6 +46,7 @@ FB_INLINE void fb_copy(void *to, const void *from, int32_t bytes) {
             FB_NO_LIBCALL();
         }
     }
+    FB_NO_UNROLL
     for (; i < bytes; i++) {
         out[i] = in[i];
         FB_NO_LIBCALL();
@@ -52,6 +55,7 @@ FB_INLINE void fb_copy(void *to, const void *from, int32_t bytes) {
 
 FB_INLINE void fb_fill(void *to, int32_t value, int32_t bytes) {
     int8_t *out = to;
+    FB_NO_UNROLL
     for (int32_t i = 0; i < bytes; i++) {
         out[i] = (int8_t)value;
         FB_NO_LIBCALL();
@@ -77,9 +81,13 @@ FB_INLINE void fb_gather(const void *input, void *output, int32_t element, int32
                          int32_t s1, int32_t s2, int32_t s3, int32_t s4) {
     const int8_t *in = (const int8_t *)input + offset;
     int8_t *out = output;
+    FB_NO_UNROLL
     for (int32_t i0 = 0; i0 < n0; i0++) {
+        FB_NO_UNROLL
         for (int32_t i1 = 0; i1 < n1; i1++) {
+            FB_NO_UNROLL
             for (int32_t i2 = 0; i2 < n2; i2++) {
+                FB_NO_UNROLL
                 for (int32_t i3 = 0; i3 < n3; i3++) {
                     const int8_t *row = in + i0 * s0 + i1 * s1 + i2 * s2 + i3 * s3;
                     if (s4 == element) {
@@ -87,7 +95,18 @@ FB_INLINE void fb_gather(const void *input, void *output, int32_t element, int32
                         out += n4 * element;
                         continue;
                     }
-                    for (int32_t i4 = 0; i4 < n4; i4++) {
+                    int32_t i4 = 0;
+                    FB_NO_UNROLL
+                    for (; i4 < (n4 & ~3); i4 += 4) {
+                        fb_copy_element(out, row, element);
+                        fb_copy_element(out + element, row + s4, element);
+                        fb_copy_element(out + 2 * element, row + 2 * s4, element);
+                        fb_copy_element(out + 3 * element, row + 3 * s4, element);
+                        row += 4 * s4;
+                        out += 4 * element;
+                    }
+                    FB_NO_UNROLL
+                    for (; i4 < n4; i4++) {
                         fb_copy_element(out, row, element);
                         row += s4;
                         out += element;
@@ -102,6 +121,7 @@ FB_INLINE void fb_gather(const void *input, void *output, int32_t element, int32
 FB_INLINE void fb_scatter_pieces(const void *input, int8_t *out, int32_t outer, int32_t bytes,
                                  int32_t step) {
     const int8_t *in = input;
+    FB_NO_UNROLL
     for (int32_t i = 0; i < outer; i++) fb_copy(out + i * step, in + i * bytes, bytes);
 }
 
@@ -127,6 +147,7 @@ FB_INLINE void fb_concat(void *output, int32_t outer, const void *in0, int32_t b
 FB_INLINE void fb_gather_pieces(const int8_t *in, void *output, int32_t outer, int32_t bytes,
                                 int32_t step) {
     int8_t *out = output;
+    FB_NO_UNROLL
     for (int32_t i = 0; i < outer; i++) fb_copy(out + i * bytes, in + i * step, bytes);
 }
 
@@ -158,12 +179,15 @@ FB_INLINE void fb_pad(const void *input, void *output, int32_t value, int32_t n0
     int32_t block = (pad1 + n1 + end1) * sheet;
     fb_fill(out, value, pad0 * block);
     out += pad0 * block;
+    FB_NO_UNROLL
     for (int32_t i0 = 0; i0 < n0; i0++) {
         fb_fill(out, value, pad1 * sheet);
         out += pad1 * sheet;
+        FB_NO_UNROLL
         for (int32_t i1 = 0; i1 < n1; i1++) {
             fb_fill(out, value, pad2 * row);
             out += pad2 * row;
+            FB_NO_UNROLL
             for (int32_t i2 = 0; i2 < n2; i2++) {
                 fb_fill(out, value, pad3);
                 fb_copy(out + pad3, in, n3);
@@ -185,7 +209,9 @@ FB_INLINE void fb_take(const void *input, void *output, const uint16_t *index, i
                        int32_t length, int32_t count, int32_t bytes) {
     const int8_t *in = input;
     int8_t *out = output;
+    FB_NO_UNROLL
     for (int32_t i = 0; i < outer; i++) {
+        FB_NO_UNROLL
         for (int32_t j = 0; j < count; j++) {
             fb_copy(out, in + index[j] * bytes, bytes);
             out += bytes;
@@ -201,9 +227,12 @@ FB_INLINE void fb_take_pixels(const void *input, void *output, const uint16_t *r
                               int32_t oh, int32_t ow, int32_t bytes) {
     const int8_t *in = input;
     int8_t *out = output;
+    FB_NO_UNROLL
     for (int32_t i = 0; i < outer; i++) {
+        FB_NO_UNROLL
         for (int32_t y = 0; y < oh; y++) {
             const int8_t *row = in + rows[y] * w * bytes;
+            FB_NO_UNROLL
             for (int32_t x = 0; x < ow; x++) {
                 fb_copy(out, row + columns[x] * bytes, bytes);
                 out += bytes;

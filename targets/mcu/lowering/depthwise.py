@@ -9,7 +9,7 @@ from tvm import relax
 
 from ..program import Buffer, Constant, KernelCall, Scratch
 from ..target import McuTarget
-from .window import Window
+from .window import Window, attributes
 
 
 def lower_depthwise(
@@ -28,10 +28,10 @@ def lower_depthwise(
         return None
     x, weight = inputs[0], constants[1]
     kernel = (weight.shape[1], weight.shape[2])
-    window = Window.of(x.shape, output.shape, kernel, call.attrs)
+    window = Window.of(x.shape, output.shape, kernel, attributes(call))
     if window.groups != window.channels:
         return None
-    attrs = call.attrs
+    attrs = attributes(call)
     return KernelCall(
         layer=layer,
         operator="depthwise",
@@ -84,7 +84,7 @@ def _scratch(window: Window, shift: int, target: McuTarget) -> int:
     rows = (window.out_h - 1) * stride_h + (kernel_h - 1) * dilation_h + 1
     columns = (window.out_w - 1) * stride_w + (kernel_w - 1) * dilation_w + 1
     plain = (kernel_h, kernel_w) == (3, 3) and window.dilation == (1, 1)
-    steps = window.strides == (2, 2) or (window.strides == (1, 1) and window.out_h > 1)
+    steps = window.strides in ((1, 1), (2, 2)) and window.out_h > 1
     if target.dsp and plain and steps and shift <= 8:
         return (columns + 1) // 2 * rows * 4
     if window.out_h > window.out_w:

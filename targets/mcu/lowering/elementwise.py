@@ -10,6 +10,7 @@ from tvm import relax
 
 from ..program import Argument, Buffer, Constant, KernelCall
 from ..target import McuTarget
+from .window import attributes
 
 _RANK = 4
 
@@ -27,7 +28,7 @@ def lower_add(
     Not covered (None): broadcasting over more than four separate groups of axes.
     """
     names = ("a_multiplier", "b_multiplier", "bias", "shift", "minimum", "maximum")
-    literals = [int(call.attrs[name]) for name in names]
+    literals = [int(attributes(call)[name]) for name in names]
     return _binary(layer, "add", "add.h", inputs, output, constants, literals)
 
 
@@ -44,7 +45,7 @@ def lower_multiply(
     Not covered (None): broadcasting over more than four separate groups of axes.
     """
     names = ("a_zero", "b_zero", "bias", "multiplier", "shift", "minimum", "maximum")
-    literals = [int(call.attrs[name]) for name in names]
+    literals = [int(attributes(call)[name]) for name in names]
     return _binary(layer, "multiply", "elementwise.h", inputs, output, constants, literals)
 
 
@@ -90,7 +91,7 @@ def lower_softmax(
         return None
     table, length = constants[1].astype(np.int32), output.shape[-1]
     names = ("multiplier", "bias", "shift", "minimum", "maximum")
-    literals = [int(call.attrs[name]) for name in names]
+    literals = [int(attributes(call)[name]) for name in names]
     reach = 65536 * abs(literals[0]) + abs(literals[1])
     if table[0] != 2**15 or table.min() < 0 or table.max() > 2**15:
         return None

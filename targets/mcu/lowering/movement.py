@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -35,7 +36,8 @@ def lower_permute_dims(
 
     Not covered (None): constants, more than five axes once axes that stay together are merged.
     """
-    axes = call.attrs.axes
+    attrs: Any = call.attrs
+    axes = attrs.axes
     order = None if axes is None else [int(axis) for axis in axes]
     return _gather(layer, "permute_dims", inputs, output, lambda x: x.transpose(order))
 
@@ -54,15 +56,16 @@ def lower_strided_slice(
     stay together are merged.
     """
     bounds = [_integers(argument) for argument in call.args[1:]]
-    if any(values is None for values in bounds):
+    known = [values for values in bounds if values is not None]
+    if len(known) < len(bounds):
         return None
-    axes, begin, end, *rest = bounds
-    steps = rest[0] if rest else [1] * len(axes or [])
+    if len(known) == 3:
+        known.append([1] * len(known[0]))
 
     def slices(x: np.ndarray) -> np.ndarray:
         index = [slice(None)] * x.ndim
-        for axis, first, last, step in zip(axes, begin, end, steps, strict=True):
-            # A negative end of a backward slice that lies before the first element means all.
+        for axis, first, last, step in zip(*known, strict=True):
+            # The end of a backward slice may lie before the first element: then it has them all.
             stop = None if step < 0 and last < -x.shape[axis] else last
             index[axis] = slice(first, stop, step)
         return x[tuple(index)]
@@ -81,7 +84,8 @@ def lower_concat(
     """``relax.concat``. Not covered (None): constants, one input, more than eight inputs."""
     if constants or not 2 <= len(inputs) <= _PIECES:
         return None
-    axis = 0 if call.attrs.axis is None else int(call.attrs.axis) % len(output.shape)
+    attrs: Any = call.attrs
+    axis = 0 if attrs.axis is None else int(attrs.axis) % len(output.shape)
     outer = math.prod(output.shape[:axis])
     pieces: list[Argument] = []
     for buffer in inputs:
@@ -103,15 +107,20 @@ def lower_split(
     layer: str,
     call: relax.Call,
     inputs: Sequence[Buffer],
-    outputs: Sequence[Buffer],
+    outputs: Sequence[Buffer] | Buffer,
     constants: Mapping[int, np.ndarray],
     target: McuTarget,
 ) -> KernelCall | None:
-    """``relax.split``. Not covered (None): constants, more than eight outputs."""
+    """``relax.split``, into one buffer or several.
+
+    Not covered (None): constants, more than eight outputs.
+    """
+    outputs = [outputs] if isinstance(outputs, Buffer) else outputs
     if constants or len(outputs) > _PIECES:
         return None
     x = inputs[0]
-    axis = int(call.attrs.axis) % len(x.shape)
+    attrs: Any = call.attrs
+    axis = int(attrs.axis) % len(x.shape)
     pieces: list[Argument] = []
     for buffer in outputs:
         pieces += [buffer, _element(x) * math.prod(buffer.shape[axis:])]
@@ -141,7 +150,7 @@ def lower_pad(
     Not covered (None): other modes, cropping, values other than 0 for elements of several bytes,
     more than four axes once axes without padding are merged.
     """
-    attrs = call.attrs
+    attrs: Any = call.attrs
     widths = [int(width) for width in attrs.pad_width]
     value, element = float(attrs.pad_value), _element(output)
     if str(attrs.pad_mode) != "constant" or not inputs or min(widths, default=0) < 0:
@@ -190,7 +199,8 @@ def lower_take(
     """
     if set(constants) != {1}:
         return None
-    x, attrs = inputs[0], call.attrs
+    x = inputs[0]
+    attrs: Any = call.attrs
     shape = x.shape if attrs.axis is not None else (math.prod(x.shape),)
     axis = 0 if attrs.axis is None else int(attrs.axis) % len(shape)
     length, index = shape[axis], constants[1].astype(np.int64).ravel()
@@ -238,7 +248,7 @@ def lower_resize2d(
     Not covered (None): other methods and layouts, cropping, a change of the element type, images
     of more than 65,536 rows or columns.
     """
-    attrs = call.attrs
+    attrs: Any = call.attrs
     layout, mode = str(attrs.layout), str(attrs.coordinate_transformation_mode)
     if str(attrs.method) != "nearest_neighbor" or layout not in ("NHWC", "NCHW") or not inputs:
         return None
@@ -274,17 +284,30 @@ def lower_resize2d(
     )
 
 
+def copy_call(layer: str, source: Buffer, output: Buffer) -> KernelCall:
+    """A call that copies a buffer to another of the same size."""
+    return KernelCall(
+        layer=layer,
+        operator="copy",
+        function="fb_copy",
+        header="move.h",
+        arguments=(output, source, source.bytes),
+        inputs=(source,),
+        outputs=(output,),
+        overlap=(0,),
+    )
+
+
 def _element(buffer: Buffer) -> int:
     return DTYPE_BYTES[buffer.dtype]
 
 
-def _integers(argument: relax.Expr) -> list[int] | None:
+def _integers(argument: Any) -> list[int] | None:
     """A shape or a tuple of literals as ints; None where something is computed."""
     fields = argument.values if isinstance(argument, relax.ShapeExpr) else argument.fields
     values = [getattr(field, "value", None) for field in fields]
-    if not all(isinstance(value, int) for value in values):
-        return None
-    return [int(value) for value in values]
+    found = [int(value) for value in values if value is not None]
+    return found if len(found) == len(values) else None
 
 
 def _gather(

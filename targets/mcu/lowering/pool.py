@@ -9,7 +9,7 @@ from tvm import relax
 
 from ..program import Buffer, Constant, KernelCall
 from ..target import McuTarget
-from .window import Window
+from .window import Window, attributes
 
 
 def lower_average_pool2d(
@@ -24,7 +24,7 @@ def lower_average_pool2d(
 
     Not covered (None): dilated windows, integers for requantization that are computed.
     """
-    attrs = call.attrs
+    attrs = attributes(call)
     window = _window(call, inputs[0], output)
     if window.dilation != (1, 1) or not {1, 2} <= constants.keys():
         return None
@@ -85,7 +85,7 @@ def lower_max_pool2d(
 
 def _window(call: relax.Call, x: Buffer, output: Buffer) -> Window:
     """The geometry, as that of a convolution: an output pixel is written when all is read."""
-    attrs = call.attrs
+    attrs = attributes(call)
     names = ("strides", "padding", "dilation")
     kernel = (int(attrs["kernel"][0]), int(attrs["kernel"][1]))
     geometry = {name: attrs[name] for name in names} | {"groups": 1}

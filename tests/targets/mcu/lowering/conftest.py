@@ -82,6 +82,7 @@ def case(
         call = make_call(operator, variables, **attributes)
     else:
         call = operator(*variables)
+    call = relax.BlockBuilder().normalize(call)
     return Case(call, tuple(values), frozenset(constants))
 
 

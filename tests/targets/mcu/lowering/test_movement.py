@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fewbits.targets.mcu.lowering.movement import (
+    copy_call,
     lower_concat,
     lower_pad,
     lower_permute_dims,
@@ -16,6 +17,9 @@ from fewbits.targets.mcu.lowering.movement import (
     lower_strided_slice,
     lower_take,
 )
+from fewbits.targets.mcu.probe import Probe
+from fewbits.targets.mcu.program import Buffer
+from fewbits.targets.mcu.target import get_target
 from tvm import relax
 
 
@@ -75,7 +79,7 @@ def test_concat(target: str, tools: Mapping[str, Any]) -> None:
 def test_split(target: str, tools: Mapping[str, Any]) -> None:
     parts = [
         ((2, 6), 3, 1, "int8"), ((7, 3), [2, 3], 0, "int8"), ((2, 8, 3), 4, 1, "int8"),
-        ((2, 5), 2, -1, "float32"), ((16,), 8, 0, "int8"),
+        ((2, 5), 2, -1, "float32"), ((16,), 8, 0, "int8"), ((3, 4), 1, 1, "int8"),
     ]  # fmt: skip
     cases = [
         tools["case"](lambda x, w=where, a=axis: relax.op.split(x, w, a), (values(shape, dtype),))
@@ -106,7 +110,7 @@ def test_take(target: str, tools: Mapping[str, Any]) -> None:
         ((5, 3), np.array([4, 0, 2]), 0, "fast"),
         ((2, 6, 2), np.array([[1, -1], [3, 0]]), 1, "fast"),
         ((2, 9), np.array([0, 3, 8]), 1, "fast"), ((4, 4), np.array([-3, 9, 1]), 0, "clip"),
-        ((4, 4), np.array([-3, 9, 1]), 1, "wrap"), ((3, 2), np.array([5, 0]), None, "fast"),
+        ((4, 4), np.array([-3, 9, 1]), 1, "wrap"), ((6,), np.array([5, 0]), None, "fast"),
         ((4, 5), np.array(2), 0, "fast"),
     ]  # fmt: skip
     cases = [
@@ -156,6 +160,13 @@ def test_what_rules_leave_to_the_general_route(
     extra = [np.array([0, 1])] if rule is lower_take else []
     one = tools["case"](operator, [values((9, 4), "float32"), *extra])
     assert one.lower(rule, "c") is None
+
+
+def test_copies(target: str) -> None:
+    x = values((3, 13))
+    one, other = Buffer("x", x.shape, "int8"), Buffer("y", x.shape, "int8")
+    probe = Probe([copy_call("copy", one, other)], get_target(target))
+    assert (probe.run(0, [x]).outputs[0] == x).all()
 
 
 def test_slices_may_lie_on_their_input(tools: Mapping[str, Any]) -> None:
