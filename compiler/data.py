@@ -207,7 +207,8 @@ def _reader(source: Source) -> Callable[[], Iterable[Mapping[str, np.ndarray]]]:
             )
         return lambda: _read_path(path)
     if isinstance(source, Mapping):
-        return lambda: [source]
+        whole: Mapping[str, np.ndarray] = source
+        return lambda: [whole]
     if isinstance(source, CalibrationDataReader):
         # It can be read once only, so what it gives is kept.
         kept: list[Mapping[str, np.ndarray]] = []

@@ -358,4 +358,4 @@ def float_outputs(artifact: Artifact, batch: Batch) -> Iterator[np.ndarray]:
     ports = artifact.inputs
     for index in range(len(next(iter(batch.values())))):
         feed = {p.name: batch[p.name][index].reshape(p.shape) for p in ports}
-        yield session.run(None, feed)[0]
+        yield np.asarray(session.run(None, feed)[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from tvm import ir, relax
@@ -107,10 +106,12 @@ class _Lowering:
             )
 
     def _same(self, var: relax.Var, value: relax.Var) -> None:
-        tables: tuple[dict[relax.Var, Any], ...] = (self.buffers, self.tuples, self.constants)
-        for table in tables:
-            if value in table:
-                table[var] = table[value]
+        if value in self.buffers:
+            self.buffers[var] = self.buffers[value]
+        elif value in self.tuples:
+            self.tuples[var] = self.tuples[value]
+        else:
+            self.constants[var] = self.constants[value]
 
     def _call(self, var: relax.Var, call: relax.Call) -> None:
         operator = call.op.name

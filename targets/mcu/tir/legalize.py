@@ -366,12 +366,12 @@ def _arg_extreme(largest: bool) -> Legalization:
             if axis is None:
                 flat = topi.reshape(data, (math.prod(int(extent) for extent in data.shape),))
                 shape = [1] * len(data.shape) if keep else []
+                at = 0
             else:
                 flat = data
                 at = int(axis) % len(data.shape)
                 middle = [1] if keep else []
                 shape = [*data.shape[:at], *middle, *data.shape[at + 1 :]]
-            at = 0 if axis is None else at
             k = te.reduce_axis((0, flat.shape[at]), name="k")
 
             def element(*place: ir.Expr) -> tuple[ir.Expr, ...]:

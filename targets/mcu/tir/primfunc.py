@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tvm_ffi
@@ -138,8 +139,8 @@ class _Flattened:
 def _one_function(layer: str, operator: str, module: ir.IRModule) -> Legalized:
     flat = _Flattened(layer, operator, module)
     inputs = list(module["main"].params)
-    result = flat.result
-    results = list(result.fields) if isinstance(result, relax.Tuple) else [result]
+    result: Any = flat.result
+    results: list[Any] = list(result.fields) if isinstance(result, relax.Tuple) else [result]
     direct = len(flat.calls) == 1 and len(results) == 1 and results[0] is not None
     if direct and isinstance(results[0], relax.Var) and results[0].same_as(flat.calls[0]):
         call = flat.values[flat.calls[0]]
