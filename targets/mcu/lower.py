@@ -155,7 +155,7 @@ class _Lowering:
     ) -> None:
         rule = RULES.get(operator)
         kernel = None
-        if rule is not None:
+        if rule is not None and inputs:  # what has no input is left to the generic route
             result = outputs if len(outputs) > 1 else outputs[0]
             kernel = rule(layer, call, inputs, result, constants, self.target)
         if kernel is None:

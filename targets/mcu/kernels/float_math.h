@@ -415,4 +415,86 @@ FB_NOINLINE float fb_floormodf(float x, float y) {
     return rest;
 }
 
+/* Of doubles there is what integer powers and sums of exponentials need; relative errors stay under
+ * 1e-15, those of pow under 1e-12. */
+FB_NOINLINE double fb_exp(double x) {
+    double n, value;
+    int32_t k;
+    if (x != x) return x;
+    if (x > 709.782712893384) return (double)FB_INFINITY;
+    if (x < -745.1332191019412) return 0.0;
+    n = fb_nearbyint(x * 1.4426950408889634);
+    k = (int32_t)n;
+    value = fb_exp_series((x - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10);
+    /* In two steps: 2^1024 is no double, and a denormal result must be rounded once. */
+    if (k > 0) return value * 2.0 * fb_bits_double((uint64_t)(k - 1 + 1023) << 52);
+    if (k > -1022) return value * fb_bits_double((uint64_t)(k + 1023) << 52);
+    return value * fb_bits_double((uint64_t)(k + 54 + 1023) << 52) * 5.5511151231257827e-17;
+}
+FB_NOINLINE double fb_log(double x) {
+    if (x == 0.0) return -(double)FB_INFINITY;
+    if (!(x > 0.0)) return x != x ? x : (double)FB_NAN;
+    if (x == (double)FB_INFINITY) return x;
+    if (x < 2.2250738585072014e-308) {
+        return fb_log_double(x * 18014398509481984.0) - 37.42994775023705;
+    }
+    return fb_log_double(x);
+}
+FB_NOINLINE double fb_pow(double x, double y) {
+    double size = fb_fabs(x), result;
+    int32_t whole = fb_trunc(y) == y, i;
+    int32_t odd = whole && fb_fabs(y) < 9007199254740992.0 && ((int64_t)y & 1);
+    if (y == 0.0 || x == 1.0) return 1.0;
+    if (x != x || y != y) return x != x ? x : y;
+    if (whole && fb_fabs(y) <= 64.0) { /* repeated multiplication: exact where the result is */
+        result = 1.0;
+        for (i = (int32_t)fb_fabs(y); i > 0; i--) result *= x;
+        return y < 0.0 ? 1.0 / result : result;
+    }
+    if (fb_isinf(y)) {
+        if (size == 1.0) return 1.0;
+        return ((size > 1.0) == (y > 0.0)) ? (double)FB_INFINITY : 0.0;
+    }
+    if (size == 0.0 || fb_isinf(size)) {
+        result = ((size == 0.0) == (y > 0.0)) ? 0.0 : (double)FB_INFINITY;
+    } else {
+        if (x < 0.0 && !whole) return (double)FB_NAN;
+        result = fb_exp(y * fb_log(size));
+    }
+    return (odd && (fb_double_bits(x) >> 63)) ? -result : result;
+}
+FB_NOINLINE double fb_fmod(double x, double y) {
+    uint64_t a = fb_double_bits(x) & INT64_MAX, b = fb_double_bits(y) & INT64_MAX;
+    int32_t exponent_a = (int32_t)(a >> 52), exponent_b = (int32_t)(b >> 52);
+    const uint64_t one = UINT64_C(0x0010000000000000);
+    if (x != x || y != y) return x != x ? x : y;
+    if (exponent_a == 0x7ff || b == 0u) return (double)FB_NAN;
+    if (a < b) return x;
+    a = exponent_a ? (a & (one - 1u)) | one : a << 1;
+    b = exponent_b ? (b & (one - 1u)) | one : b << 1;
+    for (; a < one; exponent_a--) a <<= 1;
+    for (; b < one; exponent_b--) b <<= 1;
+    while (exponent_a > exponent_b) {
+        if (a >= b) a -= b;
+        a <<= 1;
+        exponent_a--;
+    }
+    if (a >= b) a -= b;
+    while (a != 0u && a < one && exponent_b > 0) {
+        a <<= 1;
+        exponent_b--;
+    }
+    if (exponent_b <= 0) {
+        a >>= 1 - exponent_b;
+    } else if (a != 0u) {
+        a = (a & (one - 1u)) | ((uint64_t)(uint32_t)exponent_b << 52);
+    }
+    return fb_bits_double(a | (fb_double_bits(x) & ~(uint64_t)INT64_MAX));
+}
+FB_NOINLINE double fb_floormod(double x, double y) {
+    double rest = fb_fmod(x, y);
+    if (rest != 0.0 && (rest < 0.0) != (y < 0.0)) return rest + y;
+    return rest;
+}
+
 #endif

@@ -78,7 +78,7 @@ MATH = {
 #: Those of them that keep a value between the integers around it.
 ROUNDINGS = frozenset({"ceil", "floor", "nearbyint", "round", "trunc"})
 #: Functions that exist for float64 as well.
-DOUBLE_MATH = ROUNDINGS | {"fabs", "sqrt"}
+DOUBLE_MATH = ROUNDINGS | {"exp", "fabs", "fmod", "log", "pow", "sqrt"}
 #: Functions of ``isa.h`` for arithmetic modulo 2^32.
 _WRAPPING = {"+": "fb_add", "-": "fb_sub", "*": "fb_mul"}
 TESTS = {"isnan": "fb_isnan", "isinf": "fb_isinf", "isfinite": "fb_isfinite"}
@@ -313,8 +313,8 @@ class ExpressionPrinter:
         return self._helper(helper, dtype, a, b)
 
     def _float_remainder(self, function: str, dtype: str, a: Text, b: Text) -> Text:
-        if dtype != "float32":
-            raise self.refusal(f"remainder of {dtype}")
+        if dtype == "float64":
+            function = function.removesuffix("f")
         return Text(f"{function}({a.code}, {b.code})", ATOM, dtype, iv.of_dtype(dtype))
 
     def _floor_divide(self, expression: prim.FloorDiv) -> Text:

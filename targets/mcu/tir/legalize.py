@@ -96,6 +96,25 @@ def _dequantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return builder.call_te(dequantize, x, _scalar(scale), _scalar(zero))
 
 
+@_legalizes("relax.nn.rms_norm")
+def _rms_norm(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """TVM's own fails where all axes are normalized."""
+    epsilon = float(call.attrs.epsilon)
+
+    def rms_norm(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
+        axes = [int(axis) % len(x.shape) for axis in call.attrs.axes]
+        count = math.prod(int(x.shape[axis]) for axis in axes)
+        squares = topi.sum(topi.multiply(x, x), axes, keepdims=True)
+
+        def scale(*at: ir.Expr) -> ir.Expr:
+            return tirx.rsqrt(squares(*at) / float(count) + epsilon)
+
+        scales = te.compute(squares.shape, scale, name="scale")
+        return topi.multiply(topi.multiply(x, scales), weight)
+
+    return builder.call_te(rms_norm, *call.args)
+
+
 # Indices that come from data.
 
 

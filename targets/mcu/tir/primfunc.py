@@ -141,8 +141,8 @@ def _one_function(layer: str, operator: str, module: ir.IRModule) -> Legalized:
     inputs = list(module["main"].params)
     result: Any = flat.result
     results: list[Any] = list(result.fields) if isinstance(result, relax.Tuple) else [result]
-    direct = len(flat.calls) == 1 and len(results) == 1 and results[0] is not None
-    if direct and isinstance(results[0], relax.Var) and results[0].same_as(flat.calls[0]):
+    first: Any = results[0]
+    if len(flat.calls) == len(results) == 1 and first is not None and first.same_as(flat.calls[0]):
         call = flat.values[flat.calls[0]]
         arguments = [flat.resolved(field) for field in call.args[1].fields]
         sources = tuple(_source(inputs, argument) for argument in arguments)

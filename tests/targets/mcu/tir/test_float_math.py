@@ -43,6 +43,9 @@ UNARY = {
     "fabsf": (np.abs, 0),
 }
 BINARY = {"powf": (np.power, 1), "atan2f": (np.arctan2, 1), "fmodf": (np.fmod, 0)}
+#: float64 functions: (reference, largest relative error).
+WIDE = {"exp": (np.exp, 1e-15), "log": (np.log, 1e-15)}
+WIDE_BINARY = {"pow": (np.power, 1e-12), "fmod": (np.fmod, 0)}
 DOUBLE = {
     "sqrt": np.sqrt,
     "floor": np.floor,
@@ -66,10 +69,15 @@ def library(tmp_path_factory):
             f"void v_{name}(const float *a, const float *b, float *y, int n) "
             f"{{ for (int i = 0; i < n; i++) y[i] = fb_{name}(a[i], b[i]); }}"
         )
-    for name in DOUBLE:
+    for name in [*DOUBLE, *WIDE]:
         lines.append(
             f"void d_{name}(const double *x, double *y, int n) "
             f"{{ for (int i = 0; i < n; i++) y[i] = fb_{name}(x[i]); }}"
+        )
+    for name in WIDE_BINARY:
+        lines.append(
+            f"void d_{name}(const double *a, const double *b, double *y, int n) "
+            f"{{ for (int i = 0; i < n; i++) y[i] = fb_{name}(a[i], b[i]); }}"
         )
     for dtype in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"):
         lines.append(
@@ -167,6 +175,25 @@ def test_double_functions_are_exact(library, name):
     np.testing.assert_array_equal(got, expected)
     zero = expected == 0
     assert np.array_equal(np.signbit(got[zero]), np.signbit(expected[zero]))
+
+
+def wide_magnitudes(count, rng):
+    bits = rng.integers(0, 2**64, count, dtype=np.uint64).view(np.float64)
+    return np.concatenate([bits, magnitudes(count, rng).astype(np.float64)])
+
+
+@pytest.mark.parametrize("name", [*WIDE, *WIDE_BINARY])
+def test_double_functions(library, name):
+    rng = np.random.default_rng(6)
+    x = wide_magnitudes(20_000, rng)
+    arguments = [x] if name in WIDE else [x, rng.permutation(x)]
+    reference, allowed = WIDE[name] if name in WIDE else WIDE_BINARY[name]
+    with np.errstate(all="ignore"):
+        expected = reference(*arguments)
+    got = call(getattr(library, f"d_{name}"), *arguments, dtype=np.float64)
+    assert np.array_equal(np.isnan(got), np.isnan(expected))
+    tiny = np.finfo(np.float64).smallest_subnormal
+    np.testing.assert_allclose(got, expected, rtol=allowed, atol=2 * tiny if allowed else 0)
 
 
 @pytest.mark.parametrize(

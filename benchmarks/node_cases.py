@@ -1,0 +1,257 @@
+"""ONNX's own node tests, through the importer to C on this machine.
+
+    python -m benchmarks.node_cases                          # the table
+    python -m benchmarks.node_cases --docs docs/operators.md # and the page about it
+
+Every case whose operators the importer claims: all inputs but the first are constants, as weights
+are; the module is evaluated by the oracle, canonicalized, lowered for the target ``c``, compiled with sanitizers
+together with many others, run, and both results are compared with ONNX's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from fewbits.compiler.importer import import_onnx
+from fewbits.compiler.importer.convert import CLAIMED_OPERATORS
+from fewbits.errors import FewbitsError
+from fewbits.ops.evaluate import Evaluator
+from fewbits.passes.base import PassContext
+from fewbits.passes.canonicalize import Canonicalize
+from fewbits.targets.mcu.lower import lower
+from fewbits.targets.mcu.program import Program
+from fewbits.targets.mcu.target import get_target
+
+from . import batch
+
+BATCH = 120
+Verdict = Literal["passed", "refused", "failed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of one case.
+
+    Attributes:
+        name: ONNX's name of the case.
+        operator: the operator it is about, e.g. ``"Conv"``.
+        verdict: passed, refused (with an error that says why), or failed.
+        reason: why, unless it passed.
+    """
+
+    name: str
+    operator: str
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    name: str
+    operator: str
+    program: Program
+    inputs: dict[str, np.ndarray]
+    expected: list[np.ndarray]
+    tolerance: tuple[float, float]
+
+
+def claimed_cases() -> list[Any]:
+    """ONNX's cases of which every operator is one that the importer claims."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        cases = collect_testcases(None)
+    return [case for case in cases if case.model is not None and _claimed(case.model)]
+
+
+def _claimed(model: onnx.ModelProto) -> bool:
+    return all(
+        (f"{node.domain}:{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type)
+        in CLAIMED_OPERATORS
+        for node in model.graph.node
+    )
+
+
+def operator_of(case: Any) -> str:
+    """The operator that a case is about: of expanded functions the name tells, else the node."""
+    known = {name.lower(): name for name in CLAIMED_OPERATORS}
+    if len(case.model.graph.node) == 1:
+        return str(case.model.graph.node[0].op_type)
+    words = case.name.removeprefix("test_").split("_")
+    for count in range(len(words), 0, -1):
+        name = "".join(words[:count])
+        if name in known:
+            return known[name]
+    return str(case.model.graph.node[0].op_type)
+
+
+def sweep(cases: Sequence[Any]) -> Iterator[Result]:
+    """Run the cases; results come in the order of the cases, in batches."""
+    for start in range(0, len(cases), BATCH):
+        prepared: dict[str, _Prepared] = {}
+        results: dict[str, Result] = {}
+        chunk = cases[start : start + BATCH]
+        for case in chunk:
+            made = prepare(case)
+            if isinstance(made, Result):
+                results[case.name] = made
+            else:
+                prepared[case.name] = made
+        for made in _run(list(prepared.values())):
+            results[made.name] = made
+        yield from (results[case.name] for case in chunk)
+
+
+def prepare(case: Any) -> _Prepared | Result:
+    """Import, evaluate and lower one case; the result at once if it does not come that far."""
+    operator = operator_of(case)
+
+    def result(verdict: Verdict, reason: object) -> Result:
+        text = " ".join(str(reason).split())
+        return Result(case.name, operator, verdict, text[:300])
+
+    inputs, expected = case.data_sets[0]
+    names = [value.name for value in case.model.graph.input]
+    if any(isinstance(value, list) or value is None for value in (*inputs, *expected)):
+        return result("refused", "[sequence] sequences and optional values are not supported")
+    inputs, expected = [_array(value) for value in inputs], [_array(value) for value in expected]
+    given = dict(zip(names, inputs, strict=True))
+    constants = {name: given[name] for name in names[1:]}
+    shapes = {name: given[name].shape for name in names[:1]}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            imported = import_onnx(case.model, shapes=shapes, constants=constants)
+        module = Canonicalize().apply(imported.module, PassContext(seed=0))
+        program = lower(module, get_target("c"), "case", {})
+        values = {name: given[name] for name in names[:1]}
+        oracle = Evaluator(imported.module)(
+            {name: torch.from_numpy(np.array(array)) for name, array in values.items()}
+        )
+    except FewbitsError as error:
+        return result("refused", f"[{error.code}] {error.message}")
+    except Exception as error:
+        return result("failed", f"{type(error).__name__}: {error}")
+    tolerance = (float(case.rtol), float(case.atol))
+    for name, ours, theirs in zip(oracle, oracle.values(), expected, strict=True):
+        problem = difference(ours.numpy(), theirs, tolerance)
+        if problem:
+            return result("failed", f"oracle: {name}: {problem}")
+    return _Prepared(case.name, operator, program, values, expected, tolerance)
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
+def _run(prepared: Sequence[_Prepared]) -> Iterator[Result]:
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [batch.Case(one.name, one.program, one.inputs) for one in prepared]
+        outputs = batch.run(cases, Path(folder)) if cases else {}
+    for one in prepared:
+        found = outputs.get(one.name, "did not run")
+        if isinstance(found, str):
+            yield Result(one.name, one.operator, "failed", found[:300])
+            continue
+        problems = [
+            problem
+            for ours, theirs in zip(found, one.expected, strict=True)
+            if (problem := difference(ours, theirs, one.tolerance))
+        ]
+        verdict: Verdict = "failed" if problems else "passed"
+        yield Result(one.name, one.operator, verdict, "; ".join(problems))
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray, tolerance: tuple[float, float]) -> str | None:
+    """How two arrays differ beyond (relative, absolute) tolerance, None if they do not."""
+    if ours.shape != theirs.shape:
+        return f"shape {ours.shape}, not {theirs.shape}"
+    if ours.dtype != theirs.dtype:
+        return f"dtype {ours.dtype}, not {theirs.dtype}"
+    relative, absolute = tolerance
+    if ours.dtype.kind not in "fc":
+        if np.array_equal(ours, theirs):
+            return None
+        return f"{np.count_nonzero(ours != theirs)} of {ours.size} elements differ"
+    if np.allclose(ours, theirs, rtol=relative, atol=absolute, equal_nan=True):
+        return None
+    with np.errstate(invalid="ignore"):
+        return f"differs by up to {np.nanmax(np.abs(ours - theirs)):.3g}"
+
+
+def table(results: Sequence[Result]) -> str:
+    """Cases by operator as Markdown, with the reasons of what does not pass."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in results:
+        counts[one.operator][one.verdict] += 1
+        if one.verdict != "passed":
+            reasons[one.operator][one.reason] += 1
+    lines = ["| operator | passed | refused | failed | why not |", "|---|---|---|---|---|"]
+    for operator in sorted(counts):
+        number = counts[operator]
+        why = "; ".join(
+            f"{text.replace('|', '/')}" + (f" ({times})" if times > 1 else "")
+            for text, times in reasons[operator].most_common(4)
+        )
+        lines.append(
+            f"| {operator} | {number['passed']} | {number['refused']} | {number['failed']} | {why} |"
+        )
+    total = Counter(one.verdict for one in results)
+    lines.append(
+        f"| **all** | **{total['passed']}** | **{total['refused']}** | **{total['failed']}** | |"
+    )
+    return "\n".join(lines)
+
+
+def page(results: Sequence[Result]) -> str:
+    """The documentation page."""
+    total = Counter(one.verdict for one in results)
+    return f"""# Operators
+
+What the importer accepts, and what comes of ONNX's own tests of it (onnx {onnx.__version__},
+`onnx.backend.test.case.node`) on the target `c`: {total["passed"]} of {len(results)} cases pass,
+{total["refused"]} are refused with an error that says why, {total["failed"]} fail. All inputs but
+the first are constants. Float cases are compiled as float code; every other microcontroller target
+compiles the same C. Cases named `..._expanded` (an operator written out in simpler ones) count for
+the operator that they expand.
+
+This page is written by `python -m benchmarks.node_cases --docs docs/operators.md`.
+
+{table(results)}
+"""
+
+
+def main() -> None:
+    """Print the table, or write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--docs", type=Path, help="write the documentation page here")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--verbose", action="store_true", help="list what does not pass")
+    arguments = parser.parse_args()
+    cases = [case for case in claimed_cases() if arguments.only in case.name]
+    results = []
+    for one in sweep(cases):
+        results.append(one)
+        if arguments.verbose and one.verdict != "passed":
+            print(f"{one.verdict} {one.name} ({one.operator}): {one.reason}", flush=True)
+    if arguments.docs:
+        arguments.docs.write_text(page(results), encoding="utf-8")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
