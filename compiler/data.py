@@ -12,7 +12,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -207,7 +207,7 @@ def _reader(source: Source) -> Callable[[], Iterable[Mapping[str, np.ndarray]]]:
             )
         return lambda: _read_path(path)
     if isinstance(source, Mapping):
-        whole: Mapping[str, np.ndarray] = source
+        whole = cast("Mapping[str, np.ndarray]", source)
         return lambda: [whole]
     if isinstance(source, CalibrationDataReader):
         # It can be read once only, so what it gives is kept.
