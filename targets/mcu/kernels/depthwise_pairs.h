@@ -31,6 +31,9 @@ typedef struct {
     int32_t bias, multiplier;
     int32_t lo, hi;
     int32_t column, row; /* from an output to its right and lower neighbour */
+    /* From where a loop down the rows ends to where the next begins: in the plane, in the output;
+     * and the plane's end of the loop. Then how many of these loops are left. */
+    int32_t next_plane, next_out, next_end, loops;
 } fb_pairs_task;
 
 /* Fills the whole plane with the padding value. */
@@ -40,34 +43,35 @@ FB_NOINLINE void fb_pairs_clear(int16_t *plane, int32_t rows, int32_t columns, i
     for (int32_t i = 0; i < (columns + 1) / 2 * rows; i++) fb_store32(plane + 2 * i, word);
 }
 
-/* Copies one channel of the input, whose pixels are `column` and `row` bytes apart. */
+/* Copies one channel of the input, whose pixels are `column` and `row` bytes apart, two columns at
+ * a time; a last one alone goes along with itself. */
 FB_NOINLINE void fb_pairs_fill(int16_t *plane, const int8_t *input, int32_t rows, int32_t top,
                                int32_t left, int32_t h, int32_t w, int32_t column, int32_t row) {
+    int16_t *first = plane + 2 * top;
     FB_NO_UNROLL
-    for (int32_t x = left; x < left + w; x++) {
-        int16_t *to = plane + (x >> 1) * 2 * rows + 2 * top + (x & 1);
+    for (int32_t x = left; x < left + w; x += 2) {
+        int32_t next = x + 1 < left + w ? x + 1 : x;
+        int32_t side = (next - x) * column;
+        int16_t *to0 = first + (x & ~1) * rows + (x & 1);
+        int16_t *to1 = first + (next & ~1) * rows + (next & 1);
         const int8_t *from = input;
         int32_t y = h;
         FB_NO_UNROLL
-        for (; y >= 4; y -= 4) {
-            int16_t v0 = from[0], v1 = from[row];
-            from += 2 * row;
-            int16_t v2 = from[0], v3 = from[row];
-            from += 2 * row;
-            to[0] = v0, to[2] = v1, to[4] = v2, to[6] = v3;
-            to += 8;
-        }
-        FB_NO_UNROLL
-        for (; y > 0; y--) {
-            *to = *from;
-            to += 2;
+        for (; y >= 2; y -= 2) {
+            int16_t v0 = from[0], v1 = from[side];
             from += row;
+            int16_t v2 = from[0], v3 = from[side];
+            from += row;
+            to0[0] = v0, to1[0] = v1, to0[2] = v2, to1[2] = v3;
+            to0 += 4, to1 += 4;
         }
-        input += column;
+        if (y > 0) *to0 = from[0], *to1 = from[side];
+        input += 2 * column;
     }
 }
 
-/* One or two columns of outputs in two by two (or two by one) blocks, top to bottom.
+/* Groups of two columns of outputs (or one) side by side, each in two by two (or two by one) blocks
+ * from top to bottom.
  *
  * The assembly has the sums of the upper row in r4 (and r5), of the lower row in r6 (and r8),
  * weights in r9-r11 and two words of the plane in r12 and lr. %[task] points at w12: w01 lies just
@@ -151,17 +155,27 @@ FB_NOINLINE void fb_pairs_fill(int16_t *plane, const int8_t *input, int32_t rows
 #define FB_PAIRS_LIMITS1 FB_PAIRS_LOAD_LIMITS FB_PAIRS_LIMIT("r4") FB_PAIRS_LIMIT("r6")
 
 #define FB_PAIRS_LOOP(body) \
-    FB_ASM volatile("1:\n\t" body "cmp %[p0], %[end]\n\tbne 1b" \
-                    : [p0] "+r"(p0), [p1] "+r"(p1), [out] "+r"(out) \
-                    : [task] "r"(task->w12), [end] "r"(end) \
+    FB_ASM volatile("1:\n\t" body \
+                    "cmp %[p0], %[end]\n\tbne 1b\n\t" \
+                    "ldrd r12, lr, [%[task], #36]\n\t" \
+                    "ldrd r9, r10, [%[task], #44]\n\t" \
+                    "add %[p0], %[p0], r12\n\tadd %[p1], %[p1], r12\n\t" \
+                    "add %[out], %[out], lr\n\tadd %[end], %[end], r9\n\t" \
+                    "subs r10, r10, #1\n\tstr r10, [%[task], #48]\n\tbne 1b" \
+                    : [p0] "+r"(p0), [p1] "+r"(p1), [out] "+r"(out), [end] "+r"(end) \
+                    : [task] "r"(task->w12) \
                     : "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "cc", "memory")
 #endif
 
-/* `columns` and `stride` are 2 and 1, 1 and 1, or 1 and 2. */
-FB_INLINE void fb_pairs_blocks(const int16_t *p0, int32_t rows, const fb_pairs_task *task,
-                               int8_t *out, int32_t blocks, int32_t columns, int32_t stride,
+/* `columns` of a group and `stride` are 2 and 1, 1 and 1, or 1 and 2. */
+FB_INLINE void fb_pairs_groups(const int16_t *p0, int32_t rows, fb_pairs_task *task, int8_t *out,
+                               int32_t groups, int32_t blocks, int32_t columns, int32_t stride,
                                int32_t lo, int32_t hi) {
     const int16_t *p1 = p0 + 2 * rows, *end = p0 + 4 * stride * blocks;
+    task->next_plane = 4 * rows - 8 * stride * blocks;
+    task->next_out = columns * task->column - 2 * blocks * task->row;
+    task->next_end = 4 * rows;
+    task->loops = groups;
 #if FB_DSP
     int32_t limited = lo > -128 || hi < 127;
     if (columns == 2) {
@@ -184,17 +198,21 @@ FB_INLINE void fb_pairs_blocks(const int16_t *p0, int32_t rows, const fb_pairs_t
         }
     }
 #else
-    for (; p0 != end; p0 += 2 * stride, p1 += 2 * stride, out += task->row) {
-        int32_t left = task->bias, right = task->bias;
-        for (int32_t k = 0; k < 3; k++) {
-            uint32_t pair0 = fb_load32(p0 + 2 * k), pair1 = fb_load32(p1 + 2 * k);
-            left = fb_smlabt(pair1, task->w12[k], fb_smlad(pair0, task->w01[k], left));
-            right = fb_smlad(pair1, task->w12[k], fb_smlatb(pair0, task->w01[k], right));
+    for (; task->loops > 0; task->loops--) {
+        for (; p0 != end; p0 += 2 * stride, p1 += 2 * stride, out += task->row) {
+            int32_t left = task->bias, right = task->bias;
+            for (int32_t k = 0; k < 3; k++) {
+                uint32_t pair0 = fb_load32(p0 + 2 * k), pair1 = fb_load32(p1 + 2 * k);
+                left = fb_smlabt(pair1, task->w12[k], fb_smlad(pair0, task->w01[k], left));
+                right = fb_smlad(pair1, task->w12[k], fb_smlatb(pair0, task->w01[k], right));
+            }
+            out[0] = (int8_t)fb_clamp8(fb_mulh(left, task->multiplier), lo, hi);
+            if (columns == 2) {
+                out[task->column] = (int8_t)fb_clamp8(fb_mulh(right, task->multiplier), lo, hi);
+            }
         }
-        out[0] = (int8_t)fb_clamp8(fb_mulh(left, task->multiplier), lo, hi);
-        if (columns == 2) {
-            out[task->column] = (int8_t)fb_clamp8(fb_mulh(right, task->multiplier), lo, hi);
-        }
+        p0 += task->next_plane / 2, p1 += task->next_plane / 2, end += task->next_end / 2;
+        out += task->next_out;
     }
 #endif
 }
@@ -213,29 +231,22 @@ FB_NOINLINE void fb_pairs_filter(const int16_t *plane, int32_t rows, int32_t str
     }
     task.bias = bias, task.multiplier = multiplier, task.lo = lo, task.hi = hi;
     task.column = channels, task.row = ow * channels;
-    int32_t x = 0;
+    int32_t pairs = stride == 1 ? ow / 2 : 0, blocks = oh / 2;
     FB_NO_UNROLL
-    while (x < ow) {
-        int32_t columns = stride == 1 && x + 1 < ow ? 2 : 1;
-        const int16_t *from = plane + x * rows * stride;
-        int8_t *to = out;
-        int32_t blocks = oh / 2;
-        FB_NO_UNROLL
-        for (;;) {
-            if (columns == 2) {
-                fb_pairs_blocks(from, rows, &task, to, blocks, 2, 1, lo, hi);
-            } else if (stride == 1) {
-                fb_pairs_blocks(from, rows, &task, to, blocks, 1, 1, lo, hi);
-            } else {
-                fb_pairs_blocks(from, rows, &task, to, blocks, 1, 2, lo, hi);
+    for (;;) {
+        if (stride == 2) {
+            fb_pairs_groups(plane, rows, &task, out, ow, blocks, 1, 2, lo, hi);
+        } else {
+            if (pairs) fb_pairs_groups(plane, rows, &task, out, pairs, blocks, 2, 1, lo, hi);
+            if (ow & 1) {
+                fb_pairs_groups(plane + 2 * pairs * rows, rows, &task, out + 2 * pairs * channels,
+                                1, blocks, 1, 1, lo, hi);
             }
-            if (to != out || oh % 2 == 0) break;
-            from += 2 * stride * (oh - 2);
-            to += (oh - 2) * task.row;
-            blocks = 1;
         }
-        x += columns;
-        out += columns * channels;
+        if (oh % 2 == 0) break;
+        plane += 2 * stride * (oh - 2);
+        out += (oh - 2) * task.row;
+        oh = 2, blocks = 1;
     }
 }
 
