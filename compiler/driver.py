@@ -220,7 +220,7 @@ def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, A
     options, integer, firmware = state.options, state.integer, state.firmware
     assert integer is not None and firmware is not None
     oracle = Oracle(integer)
-    inputs, outputs = _ports(state)
+    inputs, outputs = ports(state)
     golden = golden_samples(state, oracle, inputs)
     memory = map_of(options.board)
     emit_firmware(firmware, folder, golden, memory, _info(state))
@@ -269,7 +269,7 @@ def _dump(options: Options, name: str, module: ir.IRModule) -> None:
         (options.dump_ir / f"{name}.py").write_text(module.script(show_meta=False), "utf-8")
 
 
-def _ports(state: Compilation) -> tuple[list[Port], list[Port]]:
+def ports(state: Compilation) -> tuple[list[Port], list[Port]]:
     """The interface: names and real dtypes of the ONNX model, codes of the firmware."""
     assert state.integer is not None and state.firmware is not None
     program = state.firmware.program

@@ -87,22 +87,26 @@ def filled(items: Iterable[str], indent: str, columns: int = COLUMNS) -> str:
     return "\n".join(lines).removesuffix(",")
 
 
-def array_declaration(name: str, array: np.ndarray) -> str:
-    """``const int8_t name[12]``. An empty array is declared with one element, as C demands.
+def array_declaration(name: str, array: np.ndarray, alignment: int) -> str:
+    """``const int8_t name[12] __attribute__((aligned(4)))``, to declare and to define with.
+
+    Without the attribute a declaration promises what the ABI does (16 bytes for larger arrays on
+    x86-64), which a definition that has it does not keep. An empty array is declared with one
+    element, as C demands.
 
     Raises:
         ValueError: C has no type for the array's elements.
     """
     if array.dtype.name not in C_TYPES:
         raise ValueError(f"{name}: no C type for {array.dtype.name}")
-    return f"const {C_TYPES[array.dtype.name]} {name}[{max(1, array.size)}]"
+    size = max(1, array.size)
+    return f"const {C_TYPES[array.dtype.name]} {name}[{size}] __attribute__((aligned({alignment})))"
 
 
 def array_definition(name: str, array: np.ndarray, alignment: int) -> str:
     """The definition of a constant array, aligned to that many bytes."""
     body = filled(elements(array), "    ") if array.size else "    0"
-    declaration = array_declaration(name, array)
-    return f"{declaration} __attribute__((aligned({alignment}))) = {{\n{body}\n}};\n"
+    return f"{array_declaration(name, array, alignment)} = {{\n{body}\n}};\n"
 
 
 def call(function: str, arguments: Iterable[str], indent: str = "    ") -> str:

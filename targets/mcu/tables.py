@@ -16,6 +16,9 @@ Golden = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]
 """Inputs and outputs, in the order of the interface; each array holds whole samples, the sample
 being the first axis, in the dtype of the buffer (codes, not real values)."""
 
+GOLDEN_ALIGNMENT = 8
+"""In bytes: that of the widest element."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -56,7 +59,8 @@ def weights_header(interface: Interface, tables: Sequence[Table]) -> str:
     """``weights.h``: the declarations of the tables."""
     guard = f"FEWBITS_{interface.macro}_WEIGHTS_H"
     declarations = "".join(
-        f"extern {ctext.array_declaration(table.name, table.array)};\n" for table in tables
+        f"extern {ctext.array_declaration(table.name, table.array, table.alignment)};\n"
+        for table in tables
     )
     total = sum(table.array.nbytes for table in tables)
     return (
@@ -119,7 +123,7 @@ def golden_files(interface: Interface, golden: Golden) -> tuple[int, str, str]:
     source = ['#include "golden.h"\n']
     for port, array in arrays:
         name = f"{interface.model}_golden_{port.label}"
-        header.append(f"extern {ctext.array_declaration(name, array)};")
-        source.append(ctext.array_definition(name, array, 8))
+        header.append(f"extern {ctext.array_declaration(name, array, GOLDEN_ALIGNMENT)};")
+        source.append(ctext.array_definition(name, array, GOLDEN_ALIGNMENT))
     header += ["", "#endif"]
     return count, "\n".join(header) + "\n", "\n".join(source)

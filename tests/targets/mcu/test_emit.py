@@ -464,7 +464,7 @@ def test_numbers_are_exact(tmp_path: Path) -> None:
     words = np.array([0, -1, 2**31 - 1, -(2**31)], np.int32)
     text = "#include <stdint.h>\n"
     for name, array in (("floats", floats), ("longs", longs), ("words", words)):
-        text += f"extern {ctext.array_declaration(name, array)};\n"
+        text += f"extern {ctext.array_declaration(name, array, 8)};\n"
         text += ctext.array_definition(name, array, 8)
     (tmp_path / "numbers.c").write_text(text)
     run([*native(), *STRICT, "-shared", "-fPIC", "numbers.c", "-o", "numbers.so"], tmp_path)
