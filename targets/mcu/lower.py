@@ -116,7 +116,7 @@ class _Lowering:
     def _call(self, var: relax.Var, call: relax.Call) -> None:
         operator = call.op.name
         inputs: list[Buffer] = []
-        constants: dict[int, np.ndarray] = {}  # constants inside tuples are left to the TIR route
+        constants: dict[int, np.ndarray] = {}
         for index, argument in enumerate(call.args):
             fields = argument.fields if isinstance(argument, relax.Tuple) else [argument]
             if isinstance(argument, relax.Var) and argument in self.tuples:
@@ -155,7 +155,8 @@ class _Lowering:
     ) -> None:
         rule = RULES.get(operator)
         kernel = None
-        if rule is not None and inputs:  # what has no input is left to the generic route
+        # What has no input, or constants inside a tuple, is left to the generic route.
+        if rule is not None and inputs and not _constants_in_tuples(call):
             result = outputs if len(outputs) > 1 else outputs[0]
             kernel = rule(layer, call, inputs, result, constants, self.target)
         if kernel is None:
@@ -180,3 +181,8 @@ class _Lowering:
         copy = Buffer(f"{name}:copy", buffer.shape, buffer.dtype, buffer.scale, buffer.zero_point)
         self.calls.append(copy_call(name, buffer, copy))
         return copy
+
+
+def _constants_in_tuples(call: relax.Call) -> bool:
+    tuples = [argument for argument in call.args if isinstance(argument, relax.Tuple)]
+    return any(isinstance(field, ir.GenericConst) for one in tuples for field in one.fields)
