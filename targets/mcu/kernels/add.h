@@ -59,6 +59,18 @@ FB_INLINE void fb_add_row(const int8_t *a, const int8_t *b, int8_t *out, int32_t
             } while (--blocks != 0);
             left = n % 8;
         }
+#elif FB_ARMV6M
+        /* Signed bytes are loaded with an offset in a register only: one offset for all three. */
+        (void)words;
+        int32_t i = 0;
+        for (; i < (n & ~3); i += 4) {
+            out[i] = (int8_t)fb_add_one(a[i], b[i], scale);
+            out[i + 1] = (int8_t)fb_add_one(a[i + 1], b[i + 1], scale);
+            out[i + 2] = (int8_t)fb_add_one(a[i + 2], b[i + 2], scale);
+            out[i + 3] = (int8_t)fb_add_one(a[i + 3], b[i + 3], scale);
+        }
+        a += i, b += i, out += i;
+        left = n & 3;
 #else
         (void)words;
         FB_NO_UNROLL

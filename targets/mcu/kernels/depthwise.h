@@ -69,7 +69,8 @@ FB_INLINE void fb_depthwise_s8(const int8_t *input, int8_t *output, const int8_t
     task.weight_column = swap ? kw : 1, task.weight_row = swap ? 1 : kw;
 
     fb_rows_weight *widened = scratch;
-    fb_rows_element *plane = (fb_rows_element *)(void *)(widened + FB_ROWS_WEIGHTS(task.kh, task.kw));
+    void *behind = widened + FB_ROWS_WEIGHTS(task.kh, task.kw);
+    fb_rows_element *plane = behind;
     fb_rows_clear(plane, task.rows * task.pitch, input_zero);
     fb_rows_element *inside = plane + (swap ? left * task.pitch + top : top * task.pitch + left);
     for (int32_t image = 0; image < n; image++) {

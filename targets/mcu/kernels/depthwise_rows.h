@@ -1,7 +1,7 @@
 /* Depthwise filters of any size, stride and dilation, over a plane that lies row by row.
  *
- * Four outputs beside each other are summed at once, so that each weight is loaded once for the
- * four; where the filter's size is a literal the compiler also shares the pixels between them.
+ * A few outputs beside each other are summed at once, so that each weight is loaded once for
+ * them; where the filter's size is a literal the compiler also shares the pixels between them.
  *
  * Where the core multiplies pairs of halves (FB_HALVES) pixels and weights are int16, and a row of
  * weights is padded with a zero to an even number of taps; the pixel under that zero may be one
@@ -35,6 +35,8 @@ typedef int32_t fb_rows_weight;
 #define FB_ROWS_SLACK 0
 #define FB_ROWS_TAPS(kw) (kw)
 #endif
+/* Outputs that are summed at once: as many as there are registers for. */
+#define FB_ROWS_TILE (FB_ARMV6M ? 2 : 4)
 /* Weights of one widened filter. */
 #define FB_ROWS_WEIGHTS(kh, kw) ((kh) * FB_ROWS_TAPS(kw))
 
@@ -149,10 +151,10 @@ FB_INLINE void fb_rows_filter(const fb_rows_task *task, const fb_rows_element *p
         int8_t *out = output + y * task->out_row;
         int32_t x = task->ow;
         FB_NO_UNROLL
-        for (; x >= 4; x -= 4) {
-            fb_rows_outputs(task, pixels, weights, out, 4);
-            pixels += 4 * task->stride_w;
-            out += 4 * task->out_column;
+        for (; x >= FB_ROWS_TILE; x -= FB_ROWS_TILE) {
+            fb_rows_outputs(task, pixels, weights, out, FB_ROWS_TILE);
+            pixels += FB_ROWS_TILE * task->stride_w;
+            out += FB_ROWS_TILE * task->out_column;
         }
         FB_NO_UNROLL
         for (; x > 0; x--) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from fewbits.ops.registry import make_call, meaning_of
+from fewbits.targets.mcu import toolchain
 from fewbits.targets.mcu.probe import Probe
 from fewbits.targets.mcu.program import Buffer, KernelCall
-from fewbits.targets.mcu.target import get_target
+from fewbits.targets.mcu.target import McuTarget, get_target
 from tvm import relax
 
 #: One target per kind of instruction set; the host runs under sanitizers where gcc is there.
@@ -39,8 +41,11 @@ class Case:
         results = result if isinstance(result, tuple) else (result,)
         return tuple(np.ascontiguousarray(r.numpy()) for r in results)
 
-    def lower(self, rule: Callable[..., KernelCall | None], target: str) -> KernelCall | None:
+    def lower(
+        self, rule: Callable[..., KernelCall | None], target: str | McuTarget
+    ) -> KernelCall | None:
         """What the rule makes of the call."""
+        core = get_target(target) if isinstance(target, str) else target
         inputs = [
             Buffer(f"in{i}", value.shape, str(value.dtype))
             for i, value in enumerate(self.values)
@@ -53,7 +58,7 @@ class Case:
         several = self.call.op.name == "relax.split"
         constants = {i: self.values[i] for i in self.constants}
         output = outputs if several else outputs[0]
-        return rule("layer", self.call, inputs, output, constants, get_target(target))
+        return rule("layer", self.call, inputs, output, constants, core)
 
 
 def _value(argument: relax.Expr, tensors: Iterator[torch.Tensor]) -> Any:
@@ -87,16 +92,17 @@ def case(
 
 
 def assert_exact(
-    rule: Callable[..., KernelCall | None], cases: Sequence[Case], target: str
+    rule: Callable[..., KernelCall | None], cases: Sequence[Case], target: str | McuTarget
 ) -> list[int | None]:
     """Every case equals the oracle: apart, and at the distance of overlap that the rule allows.
 
     Returns the instructions that each case took.
     """
-    calls = [c.lower(rule, target) for c in cases]
+    core = get_target(target) if isinstance(target, str) else target
+    calls = [c.lower(rule, core) for c in cases]
     assert all(call is not None for call in calls)
-    sanitize = target == "c" and shutil.which("gcc") is not None
-    probe = Probe(calls, get_target(target), sanitize=sanitize)
+    sanitize = core.family == "host" and shutil.which("gcc") is not None
+    probe = Probe(calls, core, sanitize=sanitize)
     counts = []
     for index, (call, one) in enumerate(zip(calls, cases, strict=True)):
         inputs = [v for i, v in enumerate(one.values) if i not in one.constants]
@@ -139,6 +145,14 @@ def requantization(
 def target(request: pytest.FixtureRequest) -> str:
     """Name of each target in turn."""
     return request.param
+
+
+@pytest.fixture
+def halves_on_host(monkeypatch: pytest.MonkeyPatch) -> McuTarget:
+    """The host as a core with 16-bit lanes: the DSP paths of kernels, under its sanitizers."""
+    build = functools.partial(toolchain.build, defines=("FB_HALVES=1",))
+    monkeypatch.setattr(toolchain, "build", build)
+    return dataclasses.replace(get_target("c"), dsp=True)
 
 
 @pytest.fixture

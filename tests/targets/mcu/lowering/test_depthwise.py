@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from fewbits.targets.mcu.lowering.depthwise import lower_depthwise
+from fewbits.targets.mcu.program import Buffer
+from fewbits.targets.mcu.target import McuTarget, get_target
 
 # batch, height, width, channels, multiples, kernel, strides, dilation, padding (t, l, b, r)
 SHAPES = [
@@ -88,9 +92,6 @@ def test_other_groups_are_left_to_the_general_convolution(tools: dict) -> None:
     one = make(tools, np.random.default_rng(0), SHAPES[1])
     attributes = dict(one.call.attrs) | {"groups": 2}
     call = SimpleNamespace(attrs=attributes)
-    from fewbits.targets.mcu.program import Buffer
-    from fewbits.targets.mcu.target import get_target
-
     x, y = Buffer("x", (1, 8, 8, 4), "int8"), Buffer("y", (1, 8, 8, 4), "int8")
     constants = {i: one.values[i] for i in one.constants}
     assert lower_depthwise("l", call, [x], y, constants, get_target("c")) is None
@@ -100,3 +101,9 @@ def test_other_groups_are_left_to_the_general_convolution(tools: dict) -> None:
 def test_other_dsp_cores(name: str, tools: dict) -> None:
     rng = np.random.default_rng(3)
     tools["assert_exact"](lower_depthwise, [make(tools, rng, s) for s in SHAPES[:4]], name)
+
+
+def test_dsp_path_under_sanitizers(halves_on_host: McuTarget, tools: Mapping[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    cases = [make(tools, rng, shape) for shape in SHAPES]
+    tools["assert_exact"](lower_depthwise, cases, halves_on_host)

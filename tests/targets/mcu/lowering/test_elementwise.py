@@ -14,6 +14,7 @@ from fewbits.targets.mcu.lowering.elementwise import (
     lower_multiply,
     lower_softmax,
 )
+from fewbits.targets.mcu.target import McuTarget
 
 SHAPES = [
     ((1, 4, 4, 8), (1, 4, 4, 8)),
@@ -33,7 +34,7 @@ def codes(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
-def test_add(target: str, tools: Mapping[str, Any]) -> None:
+def test_add(target: str | McuTarget, tools: Mapping[str, Any]) -> None:
     rng = np.random.default_rng(1)
     cases = []
     for i, (a, b) in enumerate(SHAPES):
@@ -51,7 +52,7 @@ def test_add(target: str, tools: Mapping[str, Any]) -> None:
     tools["assert_exact"](lower_add, cases, target)
 
 
-def test_add_of_extremes(target: str, tools: Mapping[str, Any]) -> None:
+def test_add_of_extremes(target: str | McuTarget, tools: Mapping[str, Any]) -> None:
     a = np.repeat(np.array([-128, -1, 0, 127], np.int8), 8)
     b = np.tile(np.array([-128, -1, 0, 127], np.int8), 8)
     cases = [
@@ -133,3 +134,8 @@ def test_outputs_share_memory_with_whole_operands_only(tools: Mapping[str, Any])
     attributes = {"a_multiplier": 1, "b_multiplier": 1, "bias": 0, "shift": 0}
     one = tools["case"]("fewbits.add", values, **attributes, minimum=-128, maximum=127)
     assert one.lower(lower_add, "cortex-m4").overlap == (0, None)
+
+
+def test_dsp_path_under_sanitizers(halves_on_host: McuTarget, tools: Mapping[str, Any]) -> None:
+    test_add(halves_on_host, tools)
+    test_add_of_extremes(halves_on_host, tools)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from fewbits.targets.mcu.lowering.pool import lower_average_pool2d, lower_max_pool2d
+from fewbits.targets.mcu.target import McuTarget
 
 # shape, kernel, strides, padding (t, l, b, r), dilation
 GEOMETRIES = [
@@ -47,7 +48,7 @@ def average(tools: Mapping[str, Any], rng: np.random.Generator, geometry: tuple,
     )
 
 
-def test_average_pool(target: str, tools: Mapping[str, Any]) -> None:
+def test_average_pool(target: str | McuTarget, tools: Mapping[str, Any]) -> None:
     rng = np.random.default_rng(1)
     plain = [g for g in GEOMETRIES if g[4] == (1, 1)]
     cases = [average(tools, rng, g, include) for g in plain for include in (0, 1)]
@@ -80,3 +81,13 @@ def test_global_pooling_shares_its_input(tools: Mapping[str, Any]) -> None:
 def test_dilated_averages_are_left_to_the_general_route(tools: Mapping[str, Any]) -> None:
     one = average(tools, np.random.default_rng(4), GEOMETRIES[7], 0)
     assert one.lower(lower_average_pool2d, "c") is None
+
+
+def test_dsp_paths_under_sanitizers(halves_on_host: McuTarget, tools: Mapping[str, Any]) -> None:
+    rng = np.random.default_rng(5)
+    test_average_pool(halves_on_host, tools)
+    for c in (4, 8):
+        x = rng.integers(-128, 128, (1, 5, 6, c)).astype(np.int8)
+        geometry = ((1, 5, 6, c), (3, 2), (1, 2), (1, 0, 1, 1), (1, 1))
+        one = tools["case"]("fewbits.max_pool2d", (x,), **attributes(geometry))
+        tools["assert_exact"](lower_max_pool2d, [one], halves_on_host)
