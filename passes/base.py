@@ -46,11 +46,14 @@ class PassContext:
         calibration: samples, or None when none were given.
         seed: of every random choice.
         notes: what the passes reported, in order.
+        reference: the float module that `quantize` was given; None before, and for models that
+            came quantized.
     """
 
     calibration: Calibration | None = None
     seed: int = 0
     notes: list[Note] = dataclasses.field(default_factory=list)
+    reference: ir.IRModule | None = None
 
     def note(self, pass_name: str, layer: str | None, message: str, **data: Any) -> None:
         """Report something for the user."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 from tvm import ir
 
+from ..errors import FewbitsError
 from ..ops.evaluate import Evaluator
 from .observers import Observer
 
@@ -36,10 +37,22 @@ class Calibration:
     def observe(
         self, module: ir.IRModule, names: Iterable[str], make: Callable[[], Observer]
     ) -> dict[str, Observer]:
-        """One observer per name (of a variable or an input), having seen all samples."""
+        """One observer per name (of a variable or an input), having seen all samples.
+
+        Raises:
+            FewbitsError: ``not-finite`` for a value that overflows or is undefined on some sample.
+        """
         observers = {name: make() for name in names}
         for values in self.run(module, observers):
             for name, observer in observers.items():
+                if not np.isfinite(values[name]).all():
+                    raise FewbitsError(
+                        "not-finite",
+                        "the value becomes NaN or infinite on the calibration data",
+                        where=name,
+                        hint="check that the data is preprocessed as in training, or keep the "
+                        "layer float",
+                    )
                 observer.update(values[name])
         return observers
 

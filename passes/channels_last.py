@@ -150,6 +150,8 @@ class _ChannelsLast:
         if not known or any(isinstance(v, _Columns) for v in views):
             return False
         axes = known[0].axes
+        if len(axes) != len(_shape(var)):
+            return False
         bases: list[relax.Expr] = []
         for argument, view in zip(call.args, views, strict=True):
             if isinstance(view, _View) and view.axes == axes:

@@ -98,6 +98,16 @@ def requantization(
     return Requantization(multiplier.astype(np.int32), bias.astype(np.int32), shift)
 
 
+def possible_requantization(
+    factor: np.ndarray, offset: np.ndarray, zero_point: int, bound: np.ndarray
+) -> Requantization | None:
+    """`requantization`, or None where int32 cannot hold what may occur."""
+    try:
+        return requantization(factor, offset, zero_point, bound)
+    except FewbitsError:
+        return None
+
+
 def integers(tensor: torch.Tensor) -> torch.Tensor:
     """As int64, in which every sum and product of the dialect is exact."""
     return tensor.to(torch.int64)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from tvm import ir, relax
 
-from ...ops.integer.arithmetic import requantization, requantization_shift
+from ...ops.integer.arithmetic import possible_requantization, requantization_shift
 from ..rewrite import constant
 from .context import Codes, Context, Target, Weights
 
@@ -33,9 +33,11 @@ def _fold(
     data: Codes,
     bias: np.ndarray,
     target: Target,
-    where: str,
-) -> _Folded:
-    """Fold zero points, bias and rounding of `weights` [O, ...] (int64) into two constants."""
+) -> _Folded | None:
+    """Fold zero points, bias and rounding of `weights` [O, ...] (int64) into two constants.
+
+    None where the accumulator may leave int32.
+    """
     channels = len(weights)
     factor = data.scale * scale / target.scale
     offset = bias / target.scale  # in output steps
@@ -46,13 +48,14 @@ def _fold(
     ratio = (factor / coarse).reshape(-1, *[1] * (weights.ndim - 1))
     weights = np.where(ratio < 1.0, np.rint(weights * ratio), weights).astype(np.int64)
     rows = weights.reshape(channels, -1)
-    integers = requantization(
+    integers = possible_requantization(
         coarse,
         offset / coarse - data.zero_point * rows.sum(1),
         target.zero_point,
         np.abs(rows).sum(1) * 128,
-        where,
     )
+    if integers is None:
+        return None
     narrow = np.abs(rows).max(initial=0) <= 127
     return _Folded(
         weights.astype(np.int8 if narrow else np.int16),
@@ -106,7 +109,9 @@ def convolution(context: Context, value: relax.Expr, target: Target) -> relax.Ex
         padding = [0, padding[0], 0, padding[1]]
     ohwi = kernel.transpose(0, 2, 3, 1)
     bias = np.broadcast_to(bias, (len(ohwi),)).astype(np.float64)
-    folded = _fold(ohwi, weights.scale, data, bias, target, name)
+    folded = _fold(ohwi, weights.scale, data, bias, target)
+    if folded is None:
+        return None
     nhwc = context.permute(codes, [0, 2, 3, 1], f"{name}:in")
     result = context.emit(
         "fewbits.conv2d",
@@ -144,7 +149,9 @@ def dense(context: Context, value: relax.Expr, target: Target) -> relax.Expr | N
     name = context.name(inner)
     rows = weights.codes.T
     scale = np.broadcast_to(weights.scale if weights.axis == 1 else weights.scale[:1], len(rows))
-    folded = _fold(rows, scale, data, np.broadcast_to(bias, (len(rows),)), target, name)
+    folded = _fold(rows, scale, data, np.broadcast_to(bias, (len(rows),)), target)
+    if folded is None:
+        return None
     return context.emit(
         "fewbits.dense",
         [data.expression, constant(folded.weights), folded.bias, folded.multiplier],
@@ -166,13 +173,14 @@ def matmul(context: Context, value: relax.Expr, target: Target) -> relax.Expr | 
     if a is None or b is None or len(a.shape) < 2 or len(b.shape) < 2:
         return None
     name = context.name(inner)
-    integers = requantization(
+    integers = possible_requantization(
         np.array([a.scale * b.scale / target.scale]),
         np.zeros(1),
         target.zero_point,
         np.array([a.shape[-1] * 255 * 255]),
-        name,
     )
+    if integers is None:
+        return None
     return context.emit(
         "fewbits.matmul",
         [a.expression, b.expression],

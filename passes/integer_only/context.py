@@ -69,6 +69,8 @@ class Context:
     def __init__(self, module: ir.IRModule) -> None:
         self.rewriter = Rewriter(module)
         self.names = {var.name for var, _ in self.rewriter.bindings}
+        #: Splits of float values, with the same split of their codes.
+        self.splits: dict[relax.Expr, relax.Var] = {}
 
     def definition(self, expression: relax.Expr) -> relax.Expr:
         """The expression that a variable is bound to; anything else is itself."""

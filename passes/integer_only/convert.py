@@ -10,7 +10,7 @@ from ..rewrite import operator_of
 from .accumulate import convolution, dense, matmul
 from .context import Context, Target, scalar_parameters
 from .elementwise import addition, function_of_one, multiplication
-from .movement import concat, move, move_first, move_later
+from .movement import concat, move, move_first, move_later, split
 from .reduce import average_pool, max_pool, softmax
 
 Rule = Callable[[Context, relax.Expr, Target], relax.Expr | None]
@@ -27,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     max_pool,
     softmax,
     move,
+    split,
     concat,
     move_later,
 )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tvm import ir, relax
 
-from ...ops.integer.arithmetic import requantization
+from ...ops.integer.arithmetic import possible_requantization
 from ...ops.registry import meaning_of
 from ..quantize.operators import SCALAR_UNARY, UNARY
 from ..rewrite import as_array, operator_of, variables
@@ -60,13 +60,14 @@ def multiplication(context: Context, value: relax.Expr, target: Target) -> relax
     if a is None or b is None:
         return None
     name = context.name(inner)
-    integers = requantization(
+    integers = possible_requantization(
         np.array([a.scale * b.scale / target.scale]),
         np.zeros(1),
         target.zero_point,
         np.array([255 * 255]),
-        name,
     )
+    if integers is None:
+        return None
     return context.emit(
         "fewbits.multiply",
         [a.expression, b.expression],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from tvm import relax
 
-from ..rewrite import operator_of
+from ..rewrite import constant, operator_of
 from .context import Codes, Context, Target, encode
 
 _MOVERS = (
@@ -21,8 +23,10 @@ def _moved(context: Context, call: relax.Call, data: Codes, name: str) -> Codes 
         return None
     if operator_of(call) == "relax.nn.pad":
         attrs = call.attrs
-        inside = Target(data.scale, data.zero_point)
-        fill = int(encode(np.array([float(attrs.pad_value)]), inside)[0])
+        padding = float(attrs.pad_value)
+        fill = int(encode(np.array([padding]), Target(data.scale, data.zero_point))[0])
+        if abs((fill - data.zero_point) * data.scale - padding) > 0.51 * data.scale:
+            return None  # the codes cannot express what is padded with
         moved = relax.op.nn.pad(
             data.expression, [int(w) for w in attrs.pad_width], attrs.pad_mode, float(fill)
         )
@@ -39,8 +43,32 @@ def move(context: Context, value: relax.Expr, target: Target) -> relax.Expr | No
     if call is None or data is None:
         return None
     name = context.name(value)
+    if operator_of(call) == "relax.nn.pad":  # the padding has to fit the result's range only
+        inner = dataclasses.replace(target, stands_for="")
+        scaled = context.rescale(data, inner, f"{name}:rescaled")
+        moved = _moved(context, call, Codes(scaled, target.scale, target.zero_point), name)
+        return None if moved is None else moved.expression
     codes = _moved(context, call, data, name)
     return None if codes is None else context.rescale(codes, target, f"{name}:rescaled")
+
+
+def split(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
+    """One piece of a split; all pieces of it come from one split of the codes."""
+    piece = context.definition(value)
+    if not isinstance(piece, relax.TupleGetItem):
+        return None
+    source = piece.tuple_value
+    call = context.call(source, "relax.split")
+    data = None if call is None else context.codes(call.args[0])
+    if call is None or data is None:
+        return None
+    if source not in context.splits:
+        moved = relax.Call(call.op, [data.expression], call.attrs, call.ty_args)
+        context.splits[source] = context.rewriter.emit(moved, context.name(source))
+    name = context.name(value)
+    taken = context.rewriter.emit(relax.TupleGetItem(context.splits[source], piece.index), name)
+    codes = Codes(taken, data.scale, data.zero_point)
+    return context.rescale(codes, target, f"{name}:rescaled")
 
 
 def move_later(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
@@ -78,11 +106,20 @@ def concat(context: Context, value: relax.Expr, target: Target) -> relax.Expr | 
     fields = None if call is None else context.definition(call.args[0])
     if call is None or not isinstance(fields, relax.Tuple):
         return None
-    pieces = [context.codes(field) for field in fields.fields]
     name = context.name(value)
     scaled: list[relax.Expr] = []
-    for index, piece in enumerate(pieces):
-        if piece is None:
+    for index, field in enumerate(fields.fields):
+        known = context.constant(field)
+        piece = context.codes(field)
+        if known is not None:
+            scaled.append(constant(encode(known, target)))
+        elif piece is not None:
+            part = dataclasses.replace(target, stands_for=_name_of(field))
+            scaled.append(context.rescale(piece, part, f"{name}:{index}"))
+        else:
             return None
-        scaled.append(context.rescale(piece, target, f"{name}:{index}"))
     return context.rewriter.emit(relax.op.concat(scaled, int(call.attrs.axis)), name)
+
+
+def _name_of(expression: relax.Expr) -> str:
+    return expression.name if isinstance(expression, relax.Var) else ""

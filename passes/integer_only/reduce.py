@@ -7,7 +7,7 @@ import math
 import numpy as np
 from tvm import relax
 
-from ...ops.integer.arithmetic import requantization
+from ...ops.integer.arithmetic import possible_requantization
 from ...ops.integer.softmax import exponential_table
 from ..rewrite import constant
 from .context import Codes, Context, Target
@@ -23,18 +23,19 @@ def _average(
     strides: list[int],
     padding: list[int],
     include_pad: bool,
-) -> relax.Var:
-    """Emit ``fewbits.average_pool2d`` on a channels-last expression."""
+) -> relax.Var | None:
+    """Emit ``fewbits.average_pool2d`` on a channels-last expression; None beyond int32."""
     size = math.prod(kernel)
     # Without padding every window is full, and the other counts need no precision.
     counts = np.arange(1, size + 1) if any(padding) else np.full(size, size)
-    integers = requantization(
+    integers = possible_requantization(
         data.scale / (target.scale * counts),
         -data.zero_point * counts.astype(np.float64),
         target.zero_point,
         counts * 128,
-        name,
     )
+    if integers is None:
+        return None
     return context.emit(
         "fewbits.average_pool2d",
         [nhwc, constant(integers.bias), constant(integers.multiplier)],
@@ -78,6 +79,8 @@ def average_pool(context: Context, value: relax.Expr, target: Target) -> relax.E
         return None
     nhwc = context.permute(data.expression, [0, 2, 3, 1], f"{name}:in")
     pooled = _average(context, nhwc, data, target, name, kernel, strides, padding, include_pad)
+    if pooled is None:
+        return None
     return context.permute(pooled, [0, 3, 1, 2], f"{name}:out")
 
 
@@ -111,6 +114,8 @@ def _mean(
         nhwc = context.permute(data.expression, [0, 2, 3, 1], f"{name}:in")
         kernel = [data.shape[2], data.shape[3]]
         pooled = _average(context, nhwc, data, target, name, kernel, [1, 1], [0, 0, 0, 0], False)
+        if pooled is None:
+            return None
         nchw = context.permute(pooled, [0, 3, 1, 2], f"{name}:out")
         return context.reshape(nchw, shape, f"{name}:flat")
     outer = math.prod(data.shape[: axes[0]])
@@ -118,6 +123,8 @@ def _mean(
     rest = math.prod(data.shape[axes[-1] + 1 :])
     folded = context.reshape(data.expression, [outer, summed, 1, rest], f"{name}:in")
     pooled = _average(context, folded, data, target, name, [summed, 1], [1, 1], [0, 0, 0, 0], False)
+    if pooled is None:
+        return None
     return context.reshape(pooled, shape, f"{name}:out")
 
 

@@ -10,7 +10,7 @@ from tvm import ir, relax
 from ...formats.affine import AffineFormat, AffineParameters
 from ..rewrite import Rewriter, as_array, constant, operator_of
 from .operators import ANCHORS, ARITHMETIC
-from .plan import Plan
+from .plan import Plan, channel_axis
 
 #: Requantization factors (input scale * weight scale / output scale) are kept above this, and
 #: biases below 2^29 accumulator steps, by making a channel's weight scale coarser: its weights are
@@ -123,13 +123,12 @@ class _Insertion:
         return relax.Call(call.op, [call.args[0], real], call.attrs, call.ty_args)
 
     def _bias_constant(self, var: relax.Var) -> np.ndarray | None:
-        for user, value in self.rewriter.bindings:
-            if operator_of(value) != "relax.add":
-                continue
-            assert isinstance(value, relax.Call)
-            others = [a for a in value.args if isinstance(a, ir.GenericConst)]
-            if len(others) == 1 and any(a == var for a in value.args):
-                return as_array(others[0]) if user.name not in self.plan.floats else None
+        """The constant that is added to a layer before anything else happens to it."""
+        if var.name in self.quantized:
+            return None
+        for _, value in self.rewriter.bindings:
+            if operator_of(value) == "relax.add" and any(a is var for a in value.args):
+                return next((as_array(a) for a in value.args if _is_constant(a)), None)
         return None
 
     def _weight_scale(
@@ -168,11 +167,12 @@ class _Insertion:
             return None
         scale = self.bias_scale[anchor]
         array = as_array(other).astype(np.float64)
-        rank = len(anchor.ty.shape.values)
-        shape = [1] * max(array.ndim, 1)
-        is_matmul = operator_of(self.rewriter.values[anchor]) == "relax.matmul"
-        axis = -1 if is_matmul else 1 - (rank - array.ndim)
-        axis = axis % len(shape)
+        value = self.rewriter.values[anchor]
+        rank, axis = len(value.ty.shape.values), channel_axis(value)
+        # As few leading axes as the constant had, but always the channels'.
+        dropped = rank - max(array.ndim, rank - axis)
+        shape = [1] * (rank - dropped)
+        axis -= dropped
         shape[axis] = len(scale)
         full = np.broadcast_to(array, shape)
         codes = np.rint(full / scale.astype(np.float64).reshape(shape))
@@ -212,6 +212,10 @@ class _Insertion:
                 )
             arguments.append(argument)
         return relax.Call(call.op, arguments, call.attrs, call.ty_args)
+
+
+def _is_constant(expression: relax.Expr) -> bool:
+    return isinstance(expression, ir.GenericConst)
 
 
 def _least_squares_scale(rows: np.ndarray, scale: np.ndarray, grid: AffineFormat) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tvm import ir, relax
 
+from ...errors import FewbitsError, nearest
 from .operators import ANCHORS, ARITHMETIC, CLAMPS, FIXED_RANGES, MOVERS, POOLS, SCALAR_UNARY, UNARY
 
 Var = relax.Var
@@ -42,14 +43,25 @@ class Plan:
 
 def matches(patterns: Sequence[str], name: str, operator: str) -> bool:
     """Whether a layer is selected: by name, wildcard, ``re:`` pattern or operator (``conv2d``)."""
+    # Of an ONNX node that becomes several bindings, the first are called ``node:1``, ``node:2``.
+    stem, _, suffix = name.rpartition(":")
+    names = (name, stem) if stem and suffix.isdigit() else (name,)
+    return any(_matches(pattern, one, operator) for pattern in patterns for one in names)
+
+
+def _matches(pattern: str, name: str, operator: str) -> bool:
+    if pattern.startswith("re:"):
+        try:
+            return re.fullmatch(pattern[3:], name) is not None
+        except re.error as error:
+            raise FewbitsError(
+                "unknown-option",
+                f"{pattern[3:]!r} is not a regular expression: {error}",
+                where="ignore",
+                hint="in a wildcard (without re:), * stands for any text",
+            ) from error
     short = operator.removeprefix("relax.").removeprefix("nn.")
-    for pattern in patterns:
-        if pattern.startswith("re:"):
-            if re.fullmatch(pattern[3:], name):
-                return True
-        elif pattern in (name, short, operator) or fnmatch.fnmatchcase(name, pattern):
-            return True
-    return False
+    return pattern in (name, short, operator) or fnmatch.fnmatchcase(name, pattern)
 
 
 def _operator(expression: relax.Expr) -> str | None:
@@ -62,6 +74,11 @@ def _variables(call: relax.Call) -> list[Var]:
         fields = argument.fields if isinstance(argument, relax.Tuple) else [argument]
         found += [field for field in fields if isinstance(field, relax.Var)]
     return found
+
+
+def channel_axis(anchor: relax.Expr) -> int:
+    """The axis of a multiply-accumulate layer's result that counts output channels."""
+    return len(anchor.ty.shape.values) - 1 if _operator(anchor) == "relax.matmul" else 1
 
 
 def _is_scalar(expression: relax.Expr) -> bool:
@@ -130,8 +147,10 @@ class _Graph:
             return None
         call = self.value[user]
         constants = [a for a in call.args if isinstance(a, ir.GenericConst)]
-        same = _same_shape(user, var)
-        return user if len(constants) == 1 and same and _is_channel(constants[0], var) else None
+        if len(constants) != 1 or not _same_shape(user, var):
+            return None
+        axis = channel_axis(self.value[var])
+        return user if _is_channel(constants[0], var, axis) else None
 
     def clamp_of(self, var: Var) -> Var | None:
         """The clamp of `var` if it alone uses it and is not itself inside a longer function."""
@@ -148,22 +167,23 @@ class _Graph:
         return all(self.source.get(user) == self.source[var] for user in users)
 
 
-def _is_channel(constant: ir.GenericConst, var: Var) -> bool:
-    """A constant with one value per channel (axis 1 of NCHW, last of a matrix) or one in all."""
+def _is_channel(constant: ir.GenericConst, var: Var, axis: int) -> bool:
+    """A constant with one value per channel, counted along `axis`, or one in all."""
     shape = [int(d) for d in constant.value.shape]
     rank = len(var.ty.shape.values)
-    if int(np.prod(shape)) == 1:
-        return True
-    if rank >= 3 and len(shape) >= rank - 1:
-        padded = [1] * (rank - len(shape)) + shape
-        if all(d == 1 for i, d in enumerate(padded) if i != 1):
-            return True
-    return all(d == 1 for d in shape[:-1])
+    padded = [1] * (rank - len(shape)) + shape
+    return len(padded) == rank and all(d == 1 for i, d in enumerate(padded) if i != axis)
 
 
 def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
-    """What to quantize in a canonical float module; `ignore` selects layers that stay float."""
+    """What to quantize in a canonical float module; `ignore` selects layers that stay float.
+
+    Raises:
+        FewbitsError: ``unknown-layer`` for a pattern of `ignore` that selects nothing,
+            ``unknown-option`` for a malformed one.
+    """
     graph = _Graph(module)
+    _check_patterns(graph, ignore)
     inner: set[Var] = {var for var in graph.source if graph.is_inner(var)}
     floats: dict[str, str] = {}
     anchors: dict[Var, Var] = {}
@@ -175,7 +195,7 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
         if operator is None or not _is_float(var) or var in absorbed:
             continue
         assert isinstance(value, relax.Call)
-        reason = _unsupported(operator, value, var)
+        reason = _unsupported(operator, value)
         if matches(ignore, var.name, operator):
             reason = "kept float as asked"
         if reason:
@@ -208,17 +228,24 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
     return _share(graph, wanted, floats, anchors)
 
 
-def _unsupported(operator: str, call: relax.Call, var: Var) -> str | None:
+def _check_patterns(graph: _Graph, patterns: Sequence[str]) -> None:
+    """A pattern that selects nothing is a misspelt layer, which would silently be quantized."""
+    layers = {v.name: op for v, value in graph.bindings if (op := _operator(value)) is not None}
+    for pattern in patterns:
+        if not any(_matches(pattern, name, operator) for name, operator in layers.items()):
+            raise FewbitsError(
+                "unknown-layer",
+                f"no layer is called {pattern!r}",
+                where="ignore",
+                hint=nearest(pattern, layers),
+            )
+
+
+def _unsupported(operator: str, call: relax.Call) -> str | None:
     """Why an operator has no integer form here, or None when it has one."""
     if operator in ("relax.nn.conv2d", "relax.nn.conv1d"):
         return None if isinstance(call.args[1], ir.GenericConst) else "weights are not constant"
-    if operator == "relax.nn.softmax":
-        return None
-    if operator in POOLS:
-        if operator == "relax.mean" and not call.attrs["axis"]:
-            return None
-        return None
-    if operator in ANCHORS | ARITHMETIC | UNARY | MOVERS:
+    if operator in ANCHORS | ARITHMETIC | UNARY | MOVERS | POOLS | {"relax.nn.softmax"}:
         return None
     if operator in SCALAR_UNARY and any(_is_scalar(a) for a in call.args):
         return None
@@ -235,6 +262,14 @@ def _spread_over_movers(graph: _Graph, supported: dict[Var, list[Var]], wanted: 
         if supported[var] and all(operand in wanted for operand in supported[var]):
             wanted.add(var)
             wanted.update(supported[var])
+
+
+def _brings_values(call: relax.Call) -> bool:
+    """Whether a mover's result holds numbers that its operands' ranges need not cover."""
+    if _operator(call) == "relax.nn.pad":
+        return call.attrs.pad_mode == "constant" and float(call.attrs.pad_value) != 0.0
+    fields = call.args[0].fields if isinstance(call.args[0], relax.Tuple) else [call.args[0]]
+    return any(isinstance(field, ir.GenericConst) for field in fields)
 
 
 def _share(
@@ -256,6 +291,8 @@ def _share(
         if _operator(value) not in MOVERS:
             continue
         assert isinstance(value, relax.Call)
+        if _brings_values(value):
+            continue
         operands = [v for v in _variables(value) if v in wanted]
         if operands and all(v in wanted for v in _variables(value) if _is_float(v)):
             moved.add(var)

@@ -50,6 +50,7 @@ class Quantize(Pass):
         if is_qdq(module):
             context.note(self.name, None, "the model brings its own scales; they are kept")
             return module
+        context.reference = module
         plan, parameters = self.plan(module, context)
         for layer, reason in plan.floats.items():
             context.note(self.name, layer, f"stays float: {reason}")
