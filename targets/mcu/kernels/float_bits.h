@@ -10,6 +10,12 @@
 
 #include "isa.h"
 
+/* A product and a sum fused into one operation round once instead of twice, where a core has that
+ * operation and the compiler feels like it. gcc needs -ffp-contract=off instead. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#endif
+
 FB_INLINE uint32_t fb_float_bits(float value) {
     union {
         float value;

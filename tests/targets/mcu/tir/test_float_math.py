@@ -1,11 +1,12 @@
 """The float functions of generated code against numpy in double precision, over all magnitudes."""
 
 import ctypes
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fewbits.targets.mcu import toolchain
+from fewbits.targets.mcu.target import get_target
 from scipy import special
 
 KERNELS = Path(__file__).resolve().parents[4] / "targets" / "mcu" / "kernels"
@@ -86,13 +87,15 @@ def library(tmp_path_factory):
         )
     source, shared = folder / "m.c", folder / "m.so"
     source.write_text("\n".join(lines) + "\n")
-    subprocess.run(
-        ["gcc", "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared",
-         "-fPIC", "-ffreestanding", "-nostdlib", "-fsanitize=undefined",
-         "-fsanitize-undefined-trap-on-error",
-         f"-I{KERNELS}", str(source), "-o", str(shared)],
-        check=True,
-    )  # fmt: skip
+    toolchain.build(
+        [source],
+        get_target("c"),
+        shared,
+        include=[KERNELS],
+        shared=True,
+        sanitize=("undefined",),
+        optimize="-O1",
+    )
     return ctypes.CDLL(str(shared))
 
 
