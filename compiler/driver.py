@@ -156,6 +156,8 @@ def _run_passes(state: Compilation, passes: list[Pass], progress: Progress) -> i
         _dump(state.options, f"{number}-{pass_.name}", module)
         if pass_.name == "canonicalize":
             state.reference = module
+    if state.context.reference is not None:
+        state.reference = state.context.reference  # what int8 values are compared with
     return module
 
 
