@@ -18,7 +18,7 @@ from pathlib import Path
 # What TVM 0.27 needs: later releases of tvm-ffi break schedules, earlier ones imports.
 _PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 _REQUIRED = {
-    "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+    "torch": "pip install torch; README.md says how to have the build without CUDA",
     "onnx": "pip install onnx",
     "onnxruntime": "pip install onnxruntime",
     "ziglang": "pip install ziglang",
