@@ -31,8 +31,31 @@ _COMMON_MACROS_AND_NAMES = """
 main errno linux unix i386 arm near far interrupt complex imaginary I NULL NAN INFINITY EOF
 offsetof assert stdin stdout stderr va_arg va_start va_end signbit isnan isinf isfinite
 """
-RESERVED = frozenset((_C_KEYWORDS + _CPP_KEYWORDS + _COMMON_MACROS_AND_NAMES).split())
-"""Words that are never used alone as an identifier: C, C++, and macros of common headers."""
+# Compilers know these whether or not a header declares them.
+_FLOAT_FUNCTIONS = """
+acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh drem erf erfc exp exp10 exp2 expm1
+fabs fdim floor fma fmax fmin fmod frexp gamma hypot ilogb j0 j1 jn ldexp lgamma llrint llround log
+log10 log1p log2 logb lrint lround modf nan nearbyint nextafter nexttoward pow pow10 remainder remquo
+rint round roundeven scalb scalbln scalbn significand sin sincos sinh sqrt tan tanh tgamma trunc y0 y1
+yn cabs cacos cacosh carg casin casinh catan catanh ccos ccosh cexp cimag clog conj cpow cproj creal
+csin csinh csqrt ctan ctanh
+"""
+_OTHER_FUNCTIONS = """
+abort abs alloca bcmp bcopy bzero calloc dcgettext dgettext exit execl execlp execle execv execve
+execvp ffs ffsl ffsll finite fork fprintf fputc fputs free fscanf fwrite gettext imaxabs index
+isalnum isalpha isascii isblank iscntrl isdigit isgraph islower isprint ispunct isspace isupper
+iswalnum iswalpha iswblank iswcntrl iswdigit iswgraph iswlower iswprint iswpunct iswspace iswupper
+iswxdigit isxdigit labs llabs malloc memchr memcmp memcpy memmove mempcpy memset posix_memalign
+printf putc putchar puts realloc rindex scanf setjmp longjmp snprintf sprintf sscanf stpcpy stpncpy
+strcasecmp strcat strchr strcmp strcpy strcspn strdup strfmon strlen strncasecmp strncat strncmp
+strncpy strndup strnlen strpbrk strrchr strspn strstr strftime toascii tolower toupper towlower
+towupper vfprintf vfscanf vprintf vscanf vsnprintf vsprintf vsscanf
+"""
+RESERVED = frozenset(
+    (_C_KEYWORDS + _CPP_KEYWORDS + _COMMON_MACROS_AND_NAMES + _OTHER_FUNCTIONS).split()
+) | frozenset(name + kind for name in _FLOAT_FUNCTIONS.split() for kind in ("", "f", "l"))
+"""Words that are never used alone as an identifier: C, C++, macros of common headers, and functions
+that compilers know."""
 
 
 def identifier(text: str, default: str = "model") -> str:
