@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .. import __version__
 from ..errors import FewbitsError
 from ..targets.mcu.target import McuTarget, get_target
-from .artifact import MANIFEST, MANIFEST_VERSION, Artifact, Port, file_hashes, manifest_text, sha256
+from .artifact import MANIFEST, Artifact, file_hashes, manifest_text
 from .data import Batch, Source, open_batches, random_batches
+from .description import check_budgets, describe, ports, table_rows, write_reference
 from .options import Options
 from .progress import Progress, quiet
 from .recipe import Recipe, load_recipe
@@ -28,8 +23,6 @@ if TYPE_CHECKING:
     from ..targets.mcu.firmware import Firmware
     from ..targets.mcu.integer import IntegerModel
     from .importer import ImportedModel
-
-Model = "str | Path | bytes | onnx.ModelProto"
 
 #: How many samples `--calibration random` makes.
 RANDOM_SAMPLES = 16
@@ -225,15 +218,17 @@ def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, A
     inputs, outputs = ports(state)
     golden = golden_samples(state, oracle, inputs)
     memory = map_of(options.board)
-    emit_firmware(firmware, folder, golden, memory, _info(state))
-    _write_reference(state, folder)
-    manifest = _describe(state, inputs, outputs)
+    emit_firmware(firmware, folder, golden, memory, table_rows(state))
+    write_reference(state, folder)
+    manifest = describe(state, inputs, outputs)
     if options.reaches("build"):
         progress.phase("build")
         built = build_firmware(firmware, folder, options.compiler, memory)
         manifest.update(built.figures())
-        _check_budget(state, built.flash_bytes, built.static_ram_bytes)
+        check_budgets(state, built.flash_bytes, built.static_ram_bytes)
         manifest["compiler"] = built.compiler
+        for index, layer in enumerate(manifest["layers"]):
+            layer["text_bytes"] = built.layer_text.get(f"fb_layer_{index}", 0)
     if options.reaches("verify"):
         progress.phase("verify")
         manifest.update(verify_golden(state, folder, manifest, golden, oracle))
@@ -269,155 +264,3 @@ def _dump(options: Options, name: str, module: ir.IRModule) -> None:
     if options.dump_ir is not None:
         options.dump_ir.mkdir(parents=True, exist_ok=True)
         (options.dump_ir / f"{name}.py").write_text(module.script(show_meta=False), "utf-8")
-
-
-def ports(state: Compilation) -> tuple[list[Port], list[Port]]:
-    """The interface: names and real dtypes of the ONNX model, codes of the firmware."""
-    assert state.integer is not None and state.firmware is not None
-    program = state.firmware.program
-    ports: list[list[Port]] = []
-    for infos, buffers, known in (
-        (state.imported.inputs, program.inputs, state.integer.interface.inputs),
-        (state.imported.outputs, program.outputs, state.integer.interface.outputs),
-    ):
-        ports.append(
-            [
-                Port(
-                    info.name,
-                    buffer.shape,
-                    buffer.dtype,
-                    None if meaning is None else meaning[0],
-                    0 if meaning is None else meaning[1],
-                    info.dtype,
-                )
-                for info, buffer, meaning in zip(infos, buffers, known, strict=True)
-            ]
-        )
-    return ports[0], ports[1]
-
-
-def _info(state: Compilation) -> dict[str, object]:
-    return {"recipe": state.recipe.name, "fewbits": __version__}
-
-
-def _describe(state: Compilation, inputs: list[Port], outputs: list[Port]) -> dict[str, Any]:
-    """The manifest, as far as it is known before anything is built."""
-    assert state.firmware is not None and state.integer is not None
-    program, plan = state.firmware.program, state.firmware.plan
-    floats = [call.layer for call in program.calls if call.note and "float" in call.note]
-    return {
-        "fewbits": {"version": __version__, "manifest": MANIFEST_VERSION},
-        "model": {
-            "name": program.name,
-            "sha256": sha256(state.imported.onnx_model.SerializeToString(deterministic=True)),
-            "opset": state.imported.opset,
-        },
-        "target": state.target.name,
-        "board": state.options.board,
-        "recipe": {
-            "name": state.recipe.name,
-            "passes": [str(pass_) for pass_ in state.recipe.build()],
-        },
-        "seed": state.options.seed,
-        "calibration": _describe_calibration(state),
-        "inputs": [dataclasses.asdict(port) for port in inputs],
-        "outputs": [dataclasses.asdict(port) for port in outputs],
-        "function": f"{state.firmware.interface.model}_run",
-        "macs": sum(call.macs for call in program.calls),
-        "instructions_per_inference": None,
-        "flash_bytes": None,
-        "ram_bytes": plan.arena_bytes,
-        "text_bytes": None,
-        "weights_bytes": state.firmware.constant_bytes,
-        "score": None,
-        "float_layers": floats,
-        "layers": [
-            {
-                "name": call.layer,
-                "operator": call.operator,
-                "kernel": call.function,
-                "macs": call.macs,
-                "live_bytes": live,
-                "scratch_bytes": call.scratch,
-                "flash_bytes": state.firmware.layer_bytes[index],
-                "instructions": None,
-                "snr_db": None,
-                "note": call.note,
-            }
-            for index, (call, live) in enumerate(zip(program.calls, plan.live_bytes, strict=True))
-        ],
-        "notes": [*state.imported.notes, *(_note_text(n) for n in state.context.notes)],
-    }
-
-
-def _note_text(note: Any) -> str:
-    place = f"{note.layer}: " if note.layer else ""
-    return f"{note.pass_name}: {place}{note.message}"
-
-
-def _describe_calibration(state: Compilation) -> dict[str, Any] | None:
-    if state.calibration is None:
-        return None
-    digest, samples = [], 0
-    for batch in state.calibration():
-        samples += len(next(iter(batch.values())))
-        digest += [sha256(batch[key].tobytes()) for key in sorted(batch)]
-    return {
-        "source": state.calibration_source,
-        "samples": samples,
-        "sha256": sha256("".join(digest).encode()),
-    }
-
-
-def _write_reference(state: Compilation, folder: Path) -> None:
-    """What `verify` compares with: the float model, and the integer module."""
-    import tvm
-
-    assert state.integer is not None
-    reference = folder / "reference"
-    reference.mkdir()
-    (reference / "model.onnx").write_bytes(
-        state.imported.onnx_model.SerializeToString(deterministic=True)
-    )
-    (reference / "float.json").write_text(tvm.ir.save_json(state.reference), "utf-8")
-    (reference / "integer.json").write_text(tvm.ir.save_json(state.integer.module), "utf-8")
-
-
-def _check_budget(state: Compilation, flash_bytes: int, static_ram: int) -> None:
-    from ..targets.mcu.boards import BOARDS, get_board
-    from ..targets.mcu.memory import check_budget
-
-    assert state.firmware is not None
-    board = get_board(state.options.board) if state.options.board else None
-    ram = state.options.ram or (board.ram.size if board else None)
-    flash = state.options.flash or (board.flash.size if board else None)
-    check_budget(
-        state.firmware.plan,
-        flash_bytes=flash_bytes,
-        static_ram_bytes=static_ram,
-        ram=ram,
-        flash=flash,
-        devices=[_Device(b.name, b.ram.size, b.flash.size) for b in BOARDS.values()],
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Device:
-    """A board as `check_budget` sees it."""
-
-    name: str
-    ram: int
-    flash: int
-
-
-@contextmanager
-def temporary_artifact() -> Iterator[Path]:
-    """A folder for an artifact that is only looked at (`sensitivity`, tests)."""
-    folder = Path(tempfile.mkdtemp(prefix="fewbits-"))
-    try:
-        yield folder / "artifact"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-__all__ = ["Compilation", "Mapping", "compile", "compress", "np", "temporary_artifact"]
