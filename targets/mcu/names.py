@@ -33,12 +33,12 @@ offsetof assert stdin stdout stderr va_arg va_start va_end signbit isnan isinf i
 """
 # Compilers know these whether or not a header declares them.
 _FLOAT_FUNCTIONS = """
-acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh drem erf erfc exp exp10 exp2 expm1
-fabs fdim floor fma fmax fmin fmod frexp gamma hypot ilogb j0 j1 jn ldexp lgamma llrint llround log
-log10 log1p log2 logb lrint lround modf nan nearbyint nextafter nexttoward pow pow10 remainder remquo
-rint round roundeven scalb scalbln scalbn significand sin sincos sinh sqrt tan tanh tgamma trunc y0 y1
-yn cabs cacos cacosh carg casin casinh catan catanh ccos ccosh cexp cimag clog conj cpow cproj creal
-csin csinh csqrt ctan ctanh
+acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh drem erf erfc exp exp10 exp2
+expm1 fabs fdim floor fma fmax fmin fmod frexp gamma hypot ilogb j0 j1 jn ldexp lgamma llrint
+llround log log10 log1p log2 logb lrint lround modf nan nearbyint nextafter nexttoward pow pow10
+remainder remquo rint round roundeven scalb scalbln scalbn significand sin sincos sinh sqrt tan
+tanh tgamma trunc y0 y1 yn cabs cacos cacosh carg casin casinh catan catanh ccos ccosh cexp cimag
+clog conj cpow cproj creal csin csinh csqrt ctan ctanh
 """
 _OTHER_FUNCTIONS = """
 abort abs alloca bcmp bcopy bzero calloc dcgettext dgettext exit execl execlp execle execv execve
