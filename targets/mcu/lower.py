@@ -9,7 +9,7 @@ from tvm import ir, relax
 
 from ...errors import FewbitsError
 from .lowering import RULES
-from .lowering.copy import copy_call
+from .lowering.movement import copy_call
 from .program import DTYPE_BYTES, Buffer, KernelCall, Program
 from .target import McuTarget
 from .tir import lower_with_tir
