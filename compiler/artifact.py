@@ -16,9 +16,17 @@ import numpy as np
 
 from .. import __version__
 from ..errors import FewbitsError
+from .files import write_file
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+
+#: What running, verifying and reporting rely on.
+_KEYS = frozenset(
+    {"model", "target", "recipe", "calibration", "inputs", "outputs", "function", "macs", "layers",
+     "ram_bytes", "flash_bytes", "text_bytes", "weights_bytes", "instructions_per_inference",
+     "float_layers"}
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +107,7 @@ class Artifact:
 
     def save_manifest(self) -> None:
         """Write the manifest anew, e.g. after `verify` has added a score."""
-        text = manifest_text(self.manifest)
-        temporary = self.folder / f".{MANIFEST}.new"
-        temporary.write_text(text, "utf-8")
-        temporary.replace(self.folder / MANIFEST)
+        write_file(self.folder / MANIFEST, manifest_text(self.manifest))
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
@@ -126,7 +131,7 @@ def open_artifact(folder: str | Path) -> Artifact:
     try:
         manifest = json.loads(path.read_text("utf-8"))
         version = manifest["fewbits"]["manifest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FewbitsError(
             "not-an-artifact", f"cannot read the manifest: {error}", where=str(path), hint=hint
         ) from error
@@ -138,7 +143,17 @@ def open_artifact(folder: str | Path) -> Artifact:
             where=str(path),
             hint="compile the model again",
         )
-    return Artifact(folder, manifest)
+    artifact = Artifact(folder, manifest)
+    try:
+        known = [*artifact.inputs, *artifact.outputs]
+        whole = all(port.shape is not None for port in known) and manifest.keys() >= _KEYS
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise FewbitsError(
+            "not-an-artifact", "the manifest is incomplete", where=str(path), hint=hint
+        )
+    return artifact
 
 
 def sha256(data: bytes) -> str:

@@ -9,14 +9,18 @@ shape.
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from ..errors import FewbitsError, nearest
+from .files import write_file
 
 Batch = dict[str, np.ndarray]
 
@@ -46,6 +50,12 @@ Source = (
     | Iterable[Mapping[str, np.ndarray]]
     | CalibrationDataReader
 )
+
+#: What numpy and zipfile raise on files that are something else, cut off or damaged.
+_UNREADABLE = (
+    ValueError, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError, KeyError,
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError,
+)  # fmt: skip
 
 _HINT = "an .npz file with one array per model input, first axis = samples"
 
@@ -194,8 +204,40 @@ def load_arrays(path: str | Path) -> Batch:
     arrays: Batch = {}
     for batch in _read_path(Path(path)):
         for key, array in batch.items():
-            arrays[key] = np.concatenate([arrays[key], array]) if key in arrays else array
+            if key in arrays:
+                arrays[key] = _joined(arrays[key], array, key, str(path))
+            else:
+                arrays[key] = array
     return arrays
+
+
+def _joined(first: np.ndarray, second: np.ndarray, key: str, where: str) -> np.ndarray:
+    if first.shape[1:] != second.shape[1:] or not (first.ndim and second.ndim):
+        raise FewbitsError(
+            "wrong-shape",
+            f"files hold {key!r} in shapes {first.shape} and {second.shape}",
+            where=where,
+            hint=f"expected {_HINT}",
+        )
+    return np.concatenate([first, second])
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an ``.npz`` file, the same bytes for the same arrays, whatever their names.
+
+    Raises:
+        FewbitsError: ``output-not-writable``.
+    """
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for key, array in arrays.items():
+                # A fixed date; the names that `np.savez` takes for options are no exception here.
+                entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
+                with archive.open(entry, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+
+    write_file(path, write)
 
 
 def _reader(source: Source) -> Callable[[], Iterable[Mapping[str, np.ndarray]]]:
@@ -248,7 +290,7 @@ def _read_file(file: Path) -> Batch:
             return {file.stem: loaded}
         with loaded:
             return {key: loaded[key] for key in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+    except _UNREADABLE as error:
         raise FewbitsError(
             "bad-data",
             f"cannot read {file.name}: {error}",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import FewbitsError
+from ..targets.mcu.project import check_replaceable, output_folder
 from ..targets.mcu.target import McuTarget, get_target
 from .artifact import MANIFEST, Artifact, file_hashes, manifest_text
-from .data import Batch, Source, open_batches, random_batches
+from .data import Batch, Source, load_arrays, open_batches, random_batches
 from .description import check_budgets, describe, ports, table_rows, write_reference
+from .files import write_file
 from .options import Options
 from .progress import Progress, quiet
 from .recipe import Recipe, load_recipe
@@ -160,6 +164,7 @@ def compile(
     options: Options | None = None,
     calibration: Source | str | None = None,
     progress: Progress = quiet,
+    evaluation: str | Path | Mapping[str, np.ndarray] | None = None,
 ) -> Artifact | Compilation:
     """ONNX in, a folder with firmware, manifest and report out.
 
@@ -170,6 +175,7 @@ def compile(
         options: see `Options`.
         calibration: sample inputs, see `data`.
         progress: told about phases.
+        evaluation: a set to verify with, as in `verify.evaluate_artifact`.
 
     Returns:
         The artifact; or the unfinished compilation when ``options.to`` is before ``build``.
@@ -178,6 +184,14 @@ def compile(
         FewbitsError: whatever the user can put right. Nothing is written then.
     """
     options = options or Options()
+    if options.reaches("emit"):
+        if out is None:
+            raise FewbitsError(
+                "unknown-option", "compiling needs an output folder", hint="give --out build/"
+            )
+        check_replaceable(Path(out).resolve(), force=options.force)
+    if isinstance(evaluation, str | Path):
+        evaluation = load_arrays(evaluation)
     state = compress(model, options, calibration, progress)
     if not options.reaches("lower"):
         return state
@@ -192,18 +206,36 @@ def compile(
     state.firmware = make_firmware(state.integer, state.target, name)
     if not options.reaches("emit"):
         return state
-    if out is None:
-        raise FewbitsError(
-            "unknown-option", "compiling needs an output folder", hint="give --out build/"
-        )
-    from .writing import ArtifactWriter
-
-    with ArtifactWriter(Path(out), force=options.force) as writer:
+    assert out is not None
+    with output_folder(Path(out), force=options.force) as folder:
         progress.phase("emit")
-        manifest = _finish(state, writer.folder, progress)
-        (writer.folder / MANIFEST).write_text(manifest_text(manifest), "utf-8")
-        writer.commit()
+        manifest = _finish(state, folder, progress)
+        write_file(folder / MANIFEST, manifest_text(manifest))
+        if evaluation is not None and options.reaches("verify"):
+            evaluate_and_keep(Artifact(folder, manifest), evaluation, None, progress)
     return Artifact(Path(out), manifest)
+
+
+def evaluate_and_keep(
+    artifact: Artifact,
+    data: str | Path | Mapping[str, np.ndarray],
+    limit: int | None,
+    progress: Progress,
+) -> None:
+    """Verify with an evaluation set, and keep the result in manifest and report.
+
+    Raises:
+        FewbitsError: as `verify.evaluate_artifact`.
+    """
+    from .report import write_report
+    from .verify import evaluate_artifact
+
+    progress.phase("run the evaluation set")
+    found = evaluate_artifact(artifact, data, limit=limit, progress=progress)
+    artifact.manifest["evaluation"] = found.as_dict()
+    artifact.manifest["score"] = found.score
+    artifact.save_manifest()
+    write_report(artifact.folder, artifact.manifest)
 
 
 def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -262,5 +294,4 @@ def _model_name(model: Any, imported: str) -> str:
 
 def _dump(options: Options, name: str, module: ir.IRModule) -> None:
     if options.dump_ir is not None:
-        options.dump_ir.mkdir(parents=True, exist_ok=True)
-        (options.dump_ir / f"{name}.py").write_text(module.script(show_meta=False), "utf-8")
+        write_file(options.dump_ir / f"{name}.py", module.script(show_meta=False))

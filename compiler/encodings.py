@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import FewbitsError
+from .files import write_file
 from .options import Options
 from .progress import Progress, quiet
 
@@ -95,15 +95,5 @@ def calibrate_model(
         activations, state.calibration_source or "", (source.total or 0) if source else 0
     )
     if out is not None:
-        _write(out, json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_file(out, json.dumps(found.as_dict(), indent=2, ensure_ascii=False) + "\n")
     return found
-
-
-def _write(out: Path, text: str) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.new")
-        temporary.write_text(text, "utf-8")
-        temporary.replace(out)
-    except OSError as error:
-        raise FewbitsError("output-unwritable", f"cannot write: {error}", where=str(out)) from error

@@ -63,9 +63,18 @@ class Options:
         if not 0 <= self.golden <= 1000:
             raise FewbitsError(
                 "unknown-option",
-                "between 0 and 1000 golden vectors can be shipped",
+                f"{self.golden} golden vectors cannot be shipped",
                 where="--golden",
+                hint="between 0 and 1000; 4 is the default",
             )
+        for option, size in (("--ram", self.ram), ("--flash", self.flash)):
+            if size is not None and size <= 0:
+                raise FewbitsError(
+                    "unknown-option",
+                    "a budget is more than nothing",
+                    where=option,
+                    hint="write 128K or 131072",
+                )
 
     def reaches(self, phase: str) -> bool:
         """Whether the road goes as far as this phase."""

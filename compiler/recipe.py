@@ -70,10 +70,9 @@ class Recipe(pydantic.BaseModel):
         passes: list[str | dict[str, dict[str, Any] | None]] = []
         unused = set(changes)
         for entry in self.passes:
-            name = entry.split("{")[0] if isinstance(entry, str) else next(iter(entry))
+            name, old = _name_and_options(entry)
             if name in changes:
                 unused.discard(name)
-                old = {} if isinstance(entry, str) else dict(entry[name] or {})
                 passes.append({name: {**old, **changes[name]}})
             else:
                 passes.append(entry)
@@ -90,6 +89,15 @@ class Recipe(pydantic.BaseModel):
         """The recipe as a file that `load_recipe` reads."""
         plain = {"description": self.description, "passes": list(self.passes)}
         return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _name_and_options(
+    entry: str | Mapping[str, Mapping[str, Any] | None],
+) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(entry, str):
+        return entry.split("{")[0].strip(), make_pass(entry).options() if "{" in entry else {}
+    name = next(iter(entry), "")
+    return name, entry.get(name) or {}
 
 
 def recipe_names() -> list[str]:

@@ -249,7 +249,9 @@ def run_artifact(
         codes = [checked[p.name].reshape(-1, *p.shape) for p in inputs]
     else:
         infos = [Buffer(p.name, p.shape, p.real_dtype) for p in inputs]
-        codes = encode_batch(check_batch(batch, infos, "the input"), inputs)
+        checked = check_batch(batch, infos, "the input")
+        codes = encode_batch(checked, inputs)
+    _samples(checked, "the input")
     results: list[list[np.ndarray]] = [[] for _ in outputs]
     instructions: list[int] = []
     for index in range(len(codes[0])):
@@ -282,14 +284,20 @@ def evaluate_artifact(
         FewbitsError: as `check_batch`; ``wrong-shape`` for labels that don't fit.
     """
     arrays = dict(load_arrays(data)) if isinstance(data, str | Path) else dict(data)
-    labels = arrays.pop("labels", None)
     infos = [Buffer(p.name, p.shape, p.real_dtype) for p in artifact.inputs]
+    named = {info.name for info in infos}
+    labels = None if "labels" in named else arrays.pop("labels", None)
     batch = check_batch(arrays, infos, "the evaluation set")
-    count = len(next(iter(batch.values())))
-    if labels is not None and len(labels) != count:
-        raise FewbitsError(
-            "wrong-shape", f"{len(labels)} labels for {count} samples", where="labels"
-        )
+    count = _samples(batch, "the evaluation set")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.ndim == 0 or len(labels) != count:
+            raise FewbitsError(
+                "wrong-shape",
+                f"labels of shape {labels.shape} for {count} samples",
+                where="labels",
+                hint="one label a sample",
+            )
     if limit is not None:
         batch = {key: array[:limit] for key, array in batch.items()}
         labels = None if labels is None else labels[:limit]
@@ -326,6 +334,37 @@ def batch_codes(batch: Batch, artifact: Artifact) -> Batch:
     return {port.name: array for port, array in zip(artifact.inputs, codes, strict=True)}
 
 
+def _samples(batch: Mapping[str, np.ndarray], where: str) -> int:
+    """How many samples a checked batch holds.
+
+    Raises:
+        FewbitsError: ``empty-data`` for none.
+    """
+    count = len(next(iter(batch.values()))) if batch else 0
+    if not count:
+        raise FewbitsError(
+            "empty-data", "there are no samples", where=where, hint="give at least one"
+        )
+    return count
+
+
+def _reference(artifact: Artifact, name: str) -> Path:
+    """A file of the artifact's reference.
+
+    Raises:
+        FewbitsError: ``not-an-artifact`` when it is missing.
+    """
+    path = artifact.folder / "reference" / name
+    if not path.is_file():
+        raise FewbitsError(
+            "not-an-artifact",
+            f"the artifact lacks reference/{name}",
+            where=str(artifact.folder),
+            hint="compile the model again",
+        )
+    return path
+
+
 def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float | None:
     """Share of rows whose largest output is the label; None where labels are no class numbers."""
     if labels.shape != (len(outputs),) or labels.dtype.kind not in "iu":
@@ -339,8 +378,16 @@ def _exactness(artifact: Artifact, batch: Batch, codes: Mapping[str, np.ndarray]
     from .. import ops  # noqa: F401  (registers the dialect before the module is read)
     from ..ops import integer  # noqa: F401
 
-    text = (artifact.folder / "reference" / "integer.json").read_text("utf-8")
-    oracle = Oracle(tvm.ir.load_json(text))
+    path = _reference(artifact, "integer.json")
+    try:
+        oracle = Oracle(tvm.ir.load_json(path.read_text("utf-8")))
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+        raise FewbitsError(
+            "not-an-artifact",
+            f"cannot read the reference: {str(error)[:200]}",
+            where=str(path),
+            hint="compile the model again",
+        ) from error
     expected = oracle(encode_batch(batch, artifact.inputs))
     agree = np.ones(len(expected[0]), bool)
     for port, want in zip(artifact.outputs, expected, strict=True):
@@ -353,8 +400,16 @@ def float_outputs(artifact: Artifact, batch: Batch) -> Iterator[np.ndarray]:
     """onnxruntime's first output of the float model, sample by sample."""
     import onnxruntime
 
-    path = artifact.folder / "reference" / "model.onnx"
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    path = _reference(artifact, "model.onnx")
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base
+        raise FewbitsError(
+            "onnxruntime-failed",
+            f"onnxruntime cannot run the float model: {str(error)[:300]}",
+            where=str(path),
+            hint="another version of onnxruntime may",
+        ) from error
     ports = artifact.inputs
     for index in range(len(next(iter(batch.values())))):
         feed = {p.name: batch[p.name][index].reshape(p.shape) for p in ports}

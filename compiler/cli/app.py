@@ -115,7 +115,6 @@ def compile_(
 ) -> None:
     """Compile a model to firmware: compress, generate C, build, run, verify, report."""
     with reporting(as_json):
-        from ..artifact import Artifact
         from ..driver import compile as compile_model
         from ..options import Options, parse_bindings, parse_size
         from . import show
@@ -138,9 +137,14 @@ def compile_(
             force=force,
         )
         with progress(as_json) as listener:
-            result = compile_model(model, None if dry_run else out, options, calibration, listener)
-            if data is not None and isinstance(result, Artifact):
-                result = show.verified(result, data, None, listener)
+            result = compile_model(
+                model,
+                None if dry_run else out,
+                options,
+                calibration,
+                listener,
+                evaluation=None if dry_run else data,
+            )
         show.compiled(result, as_json)
 
 

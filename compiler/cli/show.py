@@ -125,15 +125,9 @@ def _bytes(count: int | None) -> str | None:
 
 def verified(artifact: Artifact, data: Path, limit: int | None, listener: Progress) -> Artifact:
     """Evaluate an artifact, and keep the result in its manifest and report."""
-    from ..report import write_report
-    from ..verify import evaluate_artifact
+    from ..driver import evaluate_and_keep
 
-    listener.phase("run the evaluation set")
-    found = evaluate_artifact(artifact, data, limit=limit, progress=listener)
-    artifact.manifest["evaluation"] = found.as_dict()
-    artifact.manifest["score"] = found.score
-    artifact.save_manifest()
-    write_report(artifact.folder, artifact.manifest)
+    evaluate_and_keep(artifact, data, limit, listener)
     return artifact
 
 
@@ -169,7 +163,7 @@ def run_folder(
     folder: Path, input_: Path, output: Path | None, raw: bool, listener: Progress
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Run an artifact on a file of inputs and write a file of outputs."""
-    from ..data import load_arrays
+    from ..data import load_arrays, save_arrays
     from ..verify import run_artifact
 
     artifact = open_artifact(folder)
@@ -178,9 +172,7 @@ def run_folder(
     listener.phase("run")
     outputs, instructions = run_artifact(artifact, arrays, raw=raw, progress=listener)
     if output is not None:
-        temporary = output.with_name(f".{output.name}.new.npz")
-        np.savez(temporary, **outputs)  # pyright: ignore[reportArgumentType]
-        temporary.replace(output)
+        save_arrays(output, outputs)
     return outputs, instructions
 
 
@@ -215,17 +207,22 @@ def quantized(
     """Compress a model and write it as ONNX; sizes before and after."""
     from ..driver import compress
     from ..exporter import export_onnx
+    from ..files import write_file
 
+    if out is not None and out.resolve() == model.resolve():
+        raise FewbitsError(
+            "output-exists",
+            "the output is the model itself",
+            where=str(out),
+            hint="give another --out",
+        )
     state = compress(model, options, calibration, listener)
     listener.phase("export")
     assert state.compressed is not None
     exported = export_onnx(state.compressed, opset=opset, name=state.imported.name)
     data = exported.SerializeToString(deterministic=True)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.new")
-        temporary.write_bytes(data)
-        temporary.replace(out)
+        write_file(out, data)
     return {
         "out": str(out) if out else None,
         "recipe": state.recipe.name,

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from ..files import write_file
 from . import plots
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -37,15 +38,9 @@ def write_report(folder: Path, manifest: Mapping[str, Any]) -> None:
         warnings=_warnings(manifest),
         integer_macs=_integer_share(manifest),
     )
-    _replace(folder / "report.html", text)
+    write_file(folder / "report.html", text)
     data = {key: value for key, value in manifest.items() if key != "files"}
-    _replace(folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+    write_file(folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def _shares(layer: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
