@@ -32,8 +32,8 @@ OBSERVERS = ("minmax", "mse", "percentile", "entropy")
 VARIANTS = (
     ("plain", (), ()),
     ("equalize", ("equalize",), ()),
-    ("bias correction", (), ("bias_correction",)),
-    ("both", ("equalize",), ("bias_correction",)),
+    ("bias correction", (), ("bias-correction",)),
+    ("both", ("equalize",), ("bias-correction",)),
 )
 
 

@@ -33,7 +33,7 @@ class BiasCorrection(Pass):
         ignore: layers that are not corrected, by name, wildcard, ``re:`` pattern or operator.
     """
 
-    name: ClassVar[str] = "bias_correction"
+    name: ClassVar[str] = "bias-correction"
 
     ignore: tuple[str, ...] = ()
 

@@ -132,4 +132,4 @@ def test_without_calibration(float_module, context):
 
 
 def test_text_form():
-    assert str(make_pass("bias_correction{ignore=[dense]}")) == "bias_correction{ignore=[dense]}"
+    assert str(make_pass("bias-correction{ignore=[dense]}")) == "bias-correction{ignore=[dense]}"
