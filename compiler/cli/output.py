@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
@@ -19,7 +20,10 @@ from rich.table import Table
 
 from ...errors import FewbitsError
 
-console = Console()
+#: Files and pipes have no width of their own.
+PIPE_WIDTH = 120
+
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH)
 messages = Console(stderr=True)
 
 #: Phases shorter than this leave no line behind.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 LAYER_TEXT = frozenset({"layer", "operator", "note"})
 
+#: Columns of a terminal from which on the layers' table is shown whole.
+WIDE = 110
+
 
 def compiled(result: Artifact | Compilation, as_json: bool) -> None:
     """The table after `compile` and for `report`."""
@@ -33,26 +36,30 @@ def compiled(result: Artifact | Compilation, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(result.folder), **manifest})
         return
-    layers = manifest["layers"]
     total = manifest["instructions_per_inference"]
+    # The report has every column; a narrow terminal shows the ones that fit.
+    wide = console.width >= WIDE
+    names = ["layer", "operator", "MACs", "instr.", "per MAC", "%", "flash B", "RAM B", "SNR dB"]
+    rows = [
+        (
+            _short(layer["name"], 44 if wide else 22),
+            layer["operator"],
+            layer["macs"] or None,
+            layer["instructions"],
+            _ratio(layer["instructions"], layer["macs"], "{:.2f}"),
+            _ratio(layer["instructions"], total, "{:.1%}"),
+            layer["flash_bytes"],
+            layer["live_bytes"],
+            None if layer["snr_db"] is None else f"{layer['snr_db']:.1f}",
+        )
+        for layer in manifest["layers"]
+    ]
+    shown = [i for i, name in enumerate(names) if wide or name not in ("MACs", "per MAC")]
     print_table(
         f"{manifest['model']['name']} on {manifest['board'] or manifest['target']}, "
         f"recipe {manifest['recipe']['name']}",
-        ["layer", "operator", "MACs", "instr.", "per MAC", "%", "flash B", "live RAM B", "SNR dB"],
-        (
-            (
-                layer["name"],
-                layer["operator"],
-                layer["macs"] or None,
-                layer["instructions"],
-                _ratio(layer["instructions"], layer["macs"], "{:.2f}"),
-                _ratio(layer["instructions"], total, "{:.1%}"),
-                layer["flash_bytes"],
-                layer["live_bytes"],
-                layer["snr_db"],
-            )
-            for layer in layers
-        ),
+        [names[i] for i in shown],
+        ([row[i] for i in shown] for row in rows),
         text=LAYER_TEXT,
     )
     console.print()
@@ -113,6 +120,11 @@ def _unfinished(state: Compilation, as_json: bool) -> None:
     else:
         print_table(None, ["what", "figure"], figures.items())
         console.print("nothing was written")
+
+
+def _short(name: str, limit: int) -> str:
+    """A layer's name with its end, which tells layers apart, in at most `limit` characters."""
+    return name if len(name) <= limit else "…" + name[1 - limit :]
 
 
 def _ratio(part: int | None, whole: int | None, form: str) -> str | None:
