@@ -45,7 +45,7 @@ def snr_plot(layers: Sequence[Mapping[str, Any]]) -> str | None:
 
 def memory_plot(layers: Sequence[Mapping[str, Any]], arena: int) -> str:
     """Bytes of the arena in use while each layer runs."""
-    figure, axes = _figure(0.6 + 0.16 * 14, len(layers))
+    figure, axes = _figure(2.8)
     positions = range(len(layers))
     scratch = [layer["scratch_bytes"] for layer in layers]
     buffers = [layer["live_bytes"] - s for layer, s in zip(layers, scratch, strict=True)]
@@ -55,13 +55,14 @@ def memory_plot(layers: Sequence[Mapping[str, Any]], arena: int) -> str:
     axes.set_ylabel("bytes")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("layer, in order of execution")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=8)
     axes.set_xlim(-0.6, len(layers) - 0.4)
     return _svg(figure)
 
 
 def _bars(layers: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
-    figure, axes = _figure(0.7 + 0.21 * len(layers), len(layers))
+    figure, axes = _figure(1.0 + 0.21 * len(layers))
     positions = range(len(layers))
     values = [layer[key] or 0 for layer in layers]
     colours = [COLOURS.get(layer["operator"], OTHER) for layer in layers]
@@ -77,7 +78,26 @@ def _bars(layers: Sequence[Mapping[str, Any]], key: str, label: str) -> str:
             text = f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
             axes.text(value + largest * 0.01, position, text, va="center", fontsize=7)
     axes.set_xlim(0, largest * 1.12)
+    _legend(figure, layers)
     return _svg(figure)
+
+
+def _legend(figure: Any, layers: Sequence[Mapping[str, Any]]) -> None:
+    """What the colours mean, above the plot."""
+    from matplotlib import patches
+
+    present = {layer["operator"] for layer in layers}
+    entries = [
+        patches.Patch(color=colour, label=name)
+        for name, colour in COLOURS.items()
+        if name in present
+    ]
+    if present - COLOURS.keys():
+        entries.append(patches.Patch(color=OTHER, label="other"))
+    figure.legend(
+        handles=entries, loc="outside upper right", ncols=len(entries), frameon=False, fontsize=7.5,
+        handlelength=1.0, columnspacing=1.2,
+    )  # fmt: skip
 
 
 def _label(name: str) -> str:
@@ -86,7 +106,7 @@ def _label(name: str) -> str:
     return text if len(text) <= _LABEL_LENGTH else "…" + text[-_LABEL_LENGTH + 1 :]
 
 
-def _figure(height: float, count: int) -> tuple[Any, Any]:
+def _figure(height: float) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("svg")

@@ -27,10 +27,12 @@ def write_report(folder: Path, manifest: Mapping[str, Any]) -> None:
     environment.filters["thousands"] = _thousands
     environment.filters["decimal"] = _decimal
     layers = manifest["layers"]
+    rows = [{**layer, **_shares(layer, manifest)} for layer in layers]
     text = environment.get_template("report.html.j2").render(
         manifest=manifest,
         evaluation=manifest.get("evaluation"),
-        layers=[{**layer, **_shares(layer, manifest)} for layer in layers],
+        layers=rows,
+        largest_share=max((row["share"] or 0.0 for row in rows), default=0.0) or 1.0,
         instructions=plots.instructions_plot(layers),
         memory=plots.memory_plot(layers, manifest["ram_bytes"]) if layers else None,
         flash=plots.flash_plot(layers),
