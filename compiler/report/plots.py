@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,7 +133,10 @@ def _svg(figure: Any) -> str:
     from matplotlib import pyplot
 
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    with warnings.catch_warnings():
+        # Text stays text in the SVG: glyphs come from the browser's fonts, not from matplotlib's.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
     pyplot.close(figure)
     text = stream.getvalue()
     return text[text.index("<svg") :]
