@@ -14,7 +14,7 @@ from .lowering import lower_function
 from .overlap import divides, overlap_distances
 from .primfunc import Legalized, legalize
 from .printer import print_function
-from .schedule import fuse_loops, schedule
+from .schedule import fuse_loops, multiply_accumulates, schedule
 
 #: The kernel header that generated functions need.
 HEADER = "tir.h"
@@ -69,6 +69,7 @@ def lower_with_tir(
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         scratch=function.scratch,
+        macs=multiply_accumulates(legalized.function),
         overlap=_overlap(legalized, distances, inputs),
         source=f'#include "{HEADER}"\n{function.source}',
         note=_note(call, inputs, outputs),

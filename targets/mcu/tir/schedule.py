@@ -7,6 +7,7 @@ loops without being computed twice.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import tvm_ffi
@@ -36,6 +37,7 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
         return function
     _stage_reductions(sch, root)
     _inline(sch, root)
+    _reduced_last(sch, root)
     _sink(sch, root)
     _initialize_outside(sch, root)
     return sch.mod["main"]
@@ -56,6 +58,25 @@ def fuse_loops(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
     except ScheduleError:
         return None
     return sch.mod["main"]
+
+
+def multiply_accumulates(function: tirx.PrimFunc) -> int:
+    """Multiplications that are summed up, of a legalized function."""
+    sch = Schedule(ir.IRModule({"main": function}), error_render_level="none")
+    root = _root(sch)
+    total = 0
+    for block in sch.get_child_blocks(root) if root is not None else []:
+        body = sch.get(block).body
+        if sch.get(block).init is None or not isinstance(body, tirx.BufferStore):
+            continue
+        if not isinstance(body.value, prim.Add):
+            continue
+        term = body.value.b
+        while isinstance(term, prim.Cast):
+            term = term.value
+        if isinstance(term, prim.Mul):
+            total += _iterations(sch, block)
+    return total
 
 
 def _root(sch: Schedule) -> SBlockRV | None:
@@ -111,6 +132,40 @@ def _cost(block: s_tir.SBlock) -> int:
 
     tvm_ffi.structural_walk(block.body, [(ir.Expr, visit)])
     return total
+
+
+def _reduced_last(sch: Schedule, root: SBlockRV) -> None:
+    """Of an output that needs reductions over some of its axes, loop over the other axes outside.
+
+    A softmax over channels then has intermediates of one pixel instead of the whole image.
+    """
+    reductions = {
+        region.source
+        for block in sch.get_child_blocks(root)
+        if sch.get(block).init is not None
+        for region in sch.get(block).writes
+    }
+    for block in sch.get_child_blocks(root):
+        body, loops = sch.get(block), sch.get_loops(block)
+        if sch.get_consumers(block) or body.init is not None or len(loops) != len(body.iter_vars):
+            continue
+        kept: set[int] | None = None
+
+        def visit(load: ir.TensorLoad, body: s_tir.SBlock = body) -> None:
+            nonlocal kept
+            if load.source in reductions:
+                places = {
+                    position
+                    for position, variable in enumerate(body.iter_vars)
+                    if any(variable.var.same_as(index) for index in load.indices)
+                }
+                kept = places if kept is None else kept & places
+
+        tvm_ffi.structural_walk(body.body, [(ir.TensorLoad, visit)])
+        if kept and max(kept) != len(kept) - 1:
+            order = [*sorted(kept), *(i for i in range(len(loops)) if i not in kept)]
+            with contextlib.suppress(ScheduleError):
+                sch.reorder(*(loops[position] for position in order))
 
 
 def _sink(sch: Schedule, root: SBlockRV) -> None:

@@ -121,3 +121,14 @@ def test_needs_no_c_library():
     for call in CALLS.values():
         assert call.source.count("#include") == 1
         assert call.source.startswith('#include "tir.h"\n')
+
+
+def test_softmax_over_channels_needs_no_image():
+    image = RNG.normal(size=(1, 4, 40, 40)).astype(np.float32)
+    assert lowered(image, lambda x: op.nn.softmax(x, 1)).scratch == 0
+
+
+def test_multiply_accumulates_are_counted():
+    (output,) = CALLS["conv2d"].outputs
+    assert CALLS["conv2d"].macs == np.prod(output.shape) * 3 * 3 * 3
+    assert CALLS["tanh"].macs == 0
