@@ -31,7 +31,7 @@ help:
 setup: $(READY)
 
 $(READY): pyproject.toml
-	@python='$(PYTHON)'; \
+	@python='$(PYTHON)'; found=; \
 	for candidate in $${python:-$(VERSIONS)}; do \
 	  if $$candidate -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
 	    2>/dev/null; then found=$$candidate; break; fi; \
