@@ -218,7 +218,7 @@ FB_INLINE void fb_conv2d_bytes(const int8_t *input, int8_t *output, const uint8_
                                int32_t out_c, int32_t kh, int32_t kw, int32_t stride_y,
                                int32_t stride_x, int32_t top, int32_t left, int32_t dilation_y,
                                int32_t dilation_x, int32_t groups, int32_t zero, int32_t shift,
-                               int32_t lo, int32_t hi, int32_t narrow) {
+                               int32_t lo, int32_t hi, int32_t range) {
     const int32_t channels = in_c / groups, outputs = out_c / groups;
     const int32_t depth = kh * kw * channels, fours = (outputs + 3) / 4;
     const fb_conv_shape shape = {in_h, in_w, in_c,     out_h,      out_w,      kh,      kw,  stride_y,
@@ -239,7 +239,7 @@ FB_INLINE void fb_conv2d_bytes(const int8_t *input, int8_t *output, const uint8_
                     const int8_t *run = fb_conv_run(&shape, image, spare, place, tap_y);
                     next = fb_bytes_append(next, run, kw * channels, &sum);
                 }
-                fb_bytes_unsigned(&gemm, acts, out, -128 * sum, narrow);
+                fb_bytes_unsigned(&gemm, acts, out, -128 * sum, range);
                 place = fb_conv_next(&shape, place);
             }
         }
@@ -252,8 +252,9 @@ FB_INLINE void fb_conv2d_bytes(const int8_t *input, int8_t *output, const uint8_
  * bytes in `spare`. */
 FB_INLINE fb_conv_place fb_conv_pairs_block(const fb_conv_shape *shape, const fb_pairs_job *job,
                                             const int8_t *image, int32_t channels, uint32_t *acts,
-                                            int8_t *spare, fb_conv_place place, int32_t lo,
-                                            int32_t hi, int32_t pixels) {
+                                            int8_t *spare, fb_conv_place place,
+                                            int32_t shift, int32_t lo, int32_t hi,
+                                            int32_t pixels) {
     const int32_t length = shape->kw * shape->channels;
     const int whole = length % 4 == 0; /* runs are quads as they are */
     const int32_t room = whole ? length : 4 * job->quads;
@@ -283,7 +284,7 @@ FB_INLINE fb_conv_place fb_conv_pairs_block(const fb_conv_shape *shape, const fb
         _Pragma("GCC unroll 3") for (int32_t p = 0; p < pixels; p++) runs[p] = spare + p * room;
         fb_pairs_widen(acts, runs, job->quads, pixels);
     }
-    fb_pairs_block(job, channels, pixels, lo, hi);
+    fb_pairs_block(job, channels, pixels, shift, lo, hi);
     return place;
 }
 
@@ -295,8 +296,8 @@ FB_INLINE void fb_conv2d_pairs(const int8_t *input, int8_t *output, const int16_
                                int32_t in_w, int32_t in_c, int32_t out_h, int32_t out_w,
                                int32_t out_c, int32_t kh, int32_t kw, int32_t stride_y,
                                int32_t stride_x, int32_t top, int32_t left, int32_t dilation_y,
-                               int32_t dilation_x, int32_t groups, int32_t zero, int32_t lo,
-                               int32_t hi) {
+                               int32_t dilation_x, int32_t groups, int32_t zero, int32_t shift,
+                               int32_t lo, int32_t hi) {
     const int32_t channels = in_c / groups, outputs = out_c / groups;
     const int32_t quads = (kh * kw * channels + 3) / 4, pairs = (outputs + 1) / 2;
     const fb_conv_shape shape = {in_h, in_w, in_c,     out_h,      out_w,      kh,      kw,  stride_y,
@@ -311,13 +312,13 @@ FB_INLINE void fb_conv2d_pairs(const int8_t *input, int8_t *output, const int16_
             fb_conv_place place = {-left, -top};
             int32_t rest = out_h * out_w;
             for (; rest >= FB_PAIRS_PIXELS; rest -= FB_PAIRS_PIXELS) {
-                place = fb_conv_pairs_block(&shape, &job, image, outputs, acts, spare, place, lo, hi,
-                                            FB_PAIRS_PIXELS);
+                place = fb_conv_pairs_block(&shape, &job, image, outputs, acts, spare, place, shift,
+                                            lo, hi, FB_PAIRS_PIXELS);
                 job.output += FB_PAIRS_PIXELS * out_c;
             }
             for (; rest > 0; rest--) {
-                place = fb_conv_pairs_block(&shape, &job, image, outputs, acts, spare, place, lo, hi,
-                                            1);
+                place = fb_conv_pairs_block(&shape, &job, image, outputs, acts, spare, place, shift,
+                                            lo, hi, 1);
                 job.output += out_c;
             }
         }

@@ -7,7 +7,8 @@
  *               channels 8-15 ...
  *               then what is left, pair by pair: quad 0, quad 1, ...
  *     table     four pairs: their four sums' starts (raw, lower), then their four multipliers
- *               (upper, lower); what is left as in gemm_dsp.h
+ *               (upper, lower); what is left as in gemm_dsp.h. With shifted accumulators four
+ *               starts (upper), then four times the lower start and the multipliers
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -56,6 +57,16 @@ typedef struct {
     "ssat " lower ", #8, " lower "\n"        \
     "ssat " raw ", #8, " raw ", asr #8\n"    \
     "strb " lower ", [r11], #1\n"            \
+    "strb " raw ", [r11], #1\n"
+#define FB_DENSE_STORE_SHIFTED(raw, lower)       \
+    "ldm r10!, {r0, r12, lr}\n"                  \
+    "sub " raw ", " raw ", " lower "\n"          \
+    "add " lower ", r0, " lower ", lsl #8\n"     \
+    "smmul " lower ", " lower ", lr\n"           \
+    "smmul " raw ", " raw ", r12\n"              \
+    "ssat " lower ", #8, " lower ", asr #8\n"    \
+    "ssat " raw ", #8, " raw ", asr #8\n"        \
+    "strb " lower ", [r11], #1\n"                \
     "strb " raw ", [r11], #1\n"
 
 /* r0 input, r1 weights, r2-r5 raw and r6-r9 lower sums, r10 and r11 activations, r12 and lr weights
@@ -110,19 +121,36 @@ FB_NAKED void fb_dense_four_pairs(const fb_dense_job *job __attribute__((unused)
             FB_DENSE_STORE("r5", "r9")));
 }
 
+FB_NAKED void fb_dense_four_pairs_shifted(const fb_dense_job *job __attribute__((unused))) {
+    FB_ASM volatile(FB_DENSE_FUNCTION(
+        "ldm r12!, {r2-r5}\n"
+        "movs r6, #0\n movs r7, #0\n mov r8, r6\n mov r9, r6\n",
+        FB_DENSE_FOUR,
+        FB_DENSE_STORE_SHIFTED("r2", "r6") FB_DENSE_STORE_SHIFTED("r3", "r7")
+            FB_DENSE_STORE_SHIFTED("r4", "r8") FB_DENSE_STORE_SHIFTED("r5", "r9")));
+}
+
 FB_NAKED void fb_dense_one_pair(const fb_dense_job *job __attribute__((unused))) {
     FB_ASM volatile(FB_DENSE_FUNCTION("ldrd r2, r6, [r12], #8\n", FB_DENSE_ONE,
                                       FB_DENSE_STORE("r2", "r6")));
 }
 
+FB_NAKED void fb_dense_one_pair_shifted(const fb_dense_job *job __attribute__((unused))) {
+    FB_ASM volatile(FB_DENSE_FUNCTION("ldr r2, [r12], #4\n movs r6, #0\n", FB_DENSE_ONE,
+                                      FB_DENSE_STORE_SHIFTED("r2", "r6")));
+}
+
 #else /* the same, portably */
 
-FB_NOINLINE void fb_dense_portable(const fb_dense_job *job, int32_t pairs) {
+FB_INLINE void fb_dense_portable(const fb_dense_job *job, int32_t pairs, int shifted) {
     const int32_t *table = job->table;
     const fb_word *weights = (const fb_word *)job->weights;
     for (int8_t *output = job->output; output != job->end; output += 2 * pairs) {
         int32_t raw[4], lower[4];
-        for (int32_t i = 0; i < pairs; i++, table += 2) raw[i] = table[0], lower[i] = table[1];
+        for (int32_t i = 0; i < pairs; i++) {
+            raw[i] = *table++;
+            lower[i] = shifted ? 0 : *table++;
+        }
         for (const int8_t *x = job->input;; x += 4) {
             if (x == job->quad_end && !job->has_tail) break;
             const uint32_t quad = x == job->quad_end ? job->tail : fb_load32_unaligned(x);
@@ -135,22 +163,41 @@ FB_NOINLINE void fb_dense_portable(const fb_dense_job *job, int32_t pairs) {
             if (x == job->quad_end) break;
         }
         for (int32_t i = 0; i < pairs; i++, table += 2) {
-            const int32_t upper = fb_mulh(fb_sub(raw[i], lower[i]), table[0]);
-            output[2 * i] = (int8_t)fb_saturate8(fb_mulh(lower[i], table[1]));
-            output[2 * i + 1] = (int8_t)fb_saturate8(fb_asr(upper, 8));
+            const int32_t upper = fb_sub(raw[i], lower[i]);
+            if (shifted) lower[i] = fb_add(fb_shl(lower[i], 8), *table++);
+            lower[i] = fb_asr(fb_mulh(lower[i], table[1]), shifted ? 8 : 0);
+            output[2 * i] = (int8_t)fb_saturate8(lower[i]);
+            output[2 * i + 1] = (int8_t)fb_saturate8(fb_asr(fb_mulh(upper, table[0]), 8));
         }
     }
 }
 
-FB_INLINE void fb_dense_four_pairs(const fb_dense_job *job) { fb_dense_portable(job, 4); }
-FB_INLINE void fb_dense_one_pair(const fb_dense_job *job) { fb_dense_portable(job, 1); }
+FB_NOINLINE void fb_dense_four_pairs(const fb_dense_job *job) { fb_dense_portable(job, 4, 0); }
+FB_NOINLINE void fb_dense_four_pairs_shifted(const fb_dense_job *job) {
+    fb_dense_portable(job, 4, 1);
+}
+FB_NOINLINE void fb_dense_one_pair(const fb_dense_job *job) { fb_dense_portable(job, 1, 0); }
+FB_NOINLINE void fb_dense_one_pair_shifted(const fb_dense_job *job) {
+    fb_dense_portable(job, 1, 1);
+}
 
 #endif
+
+FB_INLINE void fb_dense_multiply(const fb_dense_job *job, int32_t pairs, int32_t shift) {
+    if (pairs == 4 && shift == 0)
+        fb_dense_four_pairs(job);
+    else if (pairs == 4)
+        fb_dense_four_pairs_shifted(job);
+    else if (shift == 0)
+        fb_dense_one_pair(job);
+    else
+        fb_dense_one_pair_shifted(job);
+}
 
 /* weights and table as above; at least 2 channels. */
 FB_INLINE void fb_dense_pairs(const int8_t *input, int8_t *output, const int16_t *weights,
                               const int32_t *table, int32_t rows, int32_t depth, int32_t channels,
-                              int32_t lo, int32_t hi) {
+                              int32_t shift, int32_t lo, int32_t hi) {
     const int32_t quads = (depth + 3) / 4, pairs = channels / 2;
     const int32_t together = pairs / 4 * 4; /* pairs that go four by four */
     for (int32_t row = 0; row < rows; row++, input += depth, output += channels) {
@@ -158,20 +205,20 @@ FB_INLINE void fb_dense_pairs(const int8_t *input, int8_t *output, const int16_t
                             input + depth / 4 * 4, 0, depth % 4, weights};
         for (int32_t k = depth % 4; k > 0; k--)
             job.tail = job.tail << 8 | (uint8_t)job.quad_end[k - 1];
-        if (together > 0) fb_dense_four_pairs(&job);
+        if (together > 0) fb_dense_multiply(&job, 4, shift);
         if (pairs > together) {
             job.table = table + 4 * together;
             job.weights = weights + 4 * quads * together;
             job.output = output + 2 * together;
             job.end = output + 2 * pairs;
-            fb_dense_one_pair(&job);
+            fb_dense_multiply(&job, 1, shift);
         }
         if (channels % 2) {
             job.table = table + 4 * pairs;
             job.weights = weights + 4 * quads * pairs;
             job.output = output + channels - 2;
             job.end = output + channels;
-            fb_dense_one_pair(&job);
+            fb_dense_multiply(&job, 1, shift);
         }
         if (lo > -128 || hi < 127) fb_clamp_bytes(output, channels, lo, hi);
     }

@@ -79,44 +79,52 @@ FB_INLINE void fb_quads_block(const fb_gemm *gemm, const int8_t *acts, int8_t *o
     }
 }
 
-FB_NOINLINE void fb_quads_many_portable(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
+FB_NOINLINE void fb_quads_portable_many(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
     fb_quads_block(gemm, acts, output, FB_QUADS_PIXELS);
 }
 
-FB_NOINLINE void fb_quads_one_portable(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
+FB_NOINLINE void fb_quads_portable_one(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
     fb_quads_block(gemm, acts, output, 1);
 }
 
 /* FB_QUADS_PIXELS pixels, all channels. */
 FB_INLINE void fb_quads_many(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
 #if FB_RISCV
-    if (gemm->shift == 0) {
+    if (gemm->shift == 0)
         fb_quads_four_riscv(gemm, acts, output);
-        return;
-    }
-#endif
-#if FB_ARMV7M
-    if (gemm->shift == 0) {
+    else
+        fb_quads_four_riscv_shifted(gemm, acts, output);
+#elif FB_ARMV7M
+    if (gemm->shift == 0)
         fb_quads_two_armv7m(gemm, acts, output);
-        if (gemm->lo > -128 || gemm->hi < 127) {
-            fb_clamp_bytes(output, gemm->channels, gemm->lo, gemm->hi);
-            fb_clamp_bytes(output + gemm->pitch, gemm->channels, gemm->lo, gemm->hi);
-        }
-        return;
+    else
+        fb_quads_two_armv7m_shifted(gemm, acts, output);
+    if (gemm->lo > -128 || gemm->hi < 127) {
+        fb_clamp_bytes(output, gemm->channels, gemm->lo, gemm->hi);
+        fb_clamp_bytes(output + gemm->pitch, gemm->channels, gemm->lo, gemm->hi);
     }
+#else
+    fb_quads_portable_many(gemm, acts, output);
 #endif
-    fb_quads_many_portable(gemm, acts, output);
 }
 
 /* One pixel, all channels. Its activations may be any bytes in a row. */
 FB_INLINE void fb_quads_one(const fb_gemm *gemm, const int8_t *acts, int8_t *output) {
 #if FB_RISCV
-    if (gemm->shift == 0) {
+    if (gemm->shift == 0)
         fb_quads_one_riscv(gemm, acts, output);
-        return;
-    }
+    else
+        fb_quads_one_riscv_shifted(gemm, acts, output);
+#elif FB_ARMV7M
+    if (gemm->shift == 0)
+        fb_quads_one_armv7m(gemm, acts, output);
+    else
+        fb_quads_one_armv7m_shifted(gemm, acts, output);
+    if (gemm->lo > -128 || gemm->hi < 127)
+        fb_clamp_bytes(output, gemm->channels, gemm->lo, gemm->hi);
+#else
+    fb_quads_portable_one(gemm, acts, output);
 #endif
-    fb_quads_one_portable(gemm, acts, output);
 }
 
 #endif

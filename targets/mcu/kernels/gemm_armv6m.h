@@ -54,13 +54,25 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     "ldrb r4, [r7, #" k "]\n" extend                                                     \
     FB_V6M_MAC("r0", w0) FB_V6M_MAC("r1", w1) FB_V6M_MAC("r2", w2) FB_V6M_MAC("r3", w3)
 
+/* One result, limited by `low` and lr. */
+#define FB_V6M_CLAMP(low, channel)                                                       \
+    "cmp r0, " low "\n"                                                                  \
+    "bge 8f\n"                                                                           \
+    "mov r0, " low "\n"                                                                  \
+    "8:\n"                                                                               \
+    "cmp r0, lr\n"                                                                       \
+    "ble 8f\n"                                                                           \
+    "mov r0, lr\n"                                                                       \
+    "8:\n"                                                                               \
+    "strb r0, [r6, #" channel "]\n"
+
 /* One channel: the sum at `place` of the stack becomes the byte at `channel` of r6. With the sum
  * v = vh:vl and the multiplier m = mh:ml in 16-bit parts,
  *
  *     (v m) >> 32  =  (v mh + vh ml + ((vl ml) >> 16)) >> 16
  *
  * in 32 bits because |v m| < 2^47, which the compiler has checked. r5 and lr hold the limits. */
-#define FB_V6M_STORE(place, low, high, channel)                                          \
+#define FB_V6M_STORE(place, bias, low, high, channel)                                    \
     "ldr r0, [sp, #" place "]\n"                                                         \
     "ldrh r2, [r7, #" low "]\n"                                                          \
     "ldrh r3, [r7, #" high "]\n"                                                         \
@@ -73,24 +85,59 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     "adds r0, r0, r1\n"                                                                  \
     "adds r0, r0, r4\n"                                                                  \
     "asrs r0, r0, #16\n"                                                                 \
-    "cmp r0, r5\n"                                                                       \
-    "bge 8f\n"                                                                           \
-    "mov r0, r5\n"                                                                       \
-    "8:\n"                                                                               \
-    "cmp r0, lr\n"                                                                       \
-    "ble 8f\n"                                                                           \
-    "mov r0, lr\n"                                                                       \
-    "8:\n"                                                                               \
-    "strb r0, [r6, #" channel "]\n"
+    FB_V6M_CLAMP("r5", channel)
+#define FB_V6M_PREPARE                                                                   \
+    "ldr r5, [sp, #20]\n mov lr, r5\n"                                                   \
+    "ldr r5, [sp, #16]\n"                                                                \
+    "mov r7, r12\n"
+
+/* The same with a shift before the bias, and for wider products:
+ *
+ *     (v m) >> 32  =  vh mh + ((vl mh + vh ml + ((vl ml) >> 16)) >> 16)
+ *
+ * in 32 bits because |v| < 2^30 and m < 2^30. r5 holds the shift, r12 and lr the limits. */
+#define FB_V6M_STORE_WIDE(place, bias, low, high, channel)                               \
+    "ldr r0, [sp, #" place "]\n"                                                         \
+    "ldr r4, [r7, #" bias "]\n"                                                          \
+    "lsls r0, r5\n"                                                                      \
+    "adds r0, r0, r4\n"                                                                  \
+    "ldrh r2, [r7, #" low "]\n"                                                          \
+    "ldrh r3, [r7, #" high "]\n"                                                         \
+    "asrs r1, r0, #16\n"                                                                 \
+    "uxth r0, r0\n"                                                                      \
+    "mov r4, r0\n"                                                                       \
+    "muls r0, r3\n"                                                                      \
+    "muls r3, r1\n"                                                                      \
+    "muls r1, r2\n"                                                                      \
+    "muls r4, r2\n"                                                                      \
+    "lsrs r4, r4, #16\n"                                                                 \
+    "adds r0, r0, r1\n"                                                                  \
+    "adds r0, r0, r4\n"                                                                  \
+    "asrs r0, r0, #16\n"                                                                 \
+    "adds r0, r0, r3\n"                                                                  \
+    FB_V6M_CLAMP("r12", channel)
+#define FB_V6M_PREPARE_WIDE                                                              \
+    "ldr r5, [sp, #20]\n mov lr, r5\n"                                                   \
+    "mov r7, r12\n"                                                                      \
+    "ldr r5, [sp, #16]\n mov r12, r5\n"                                                  \
+    "ldr r5, [sp, #40]\n"
+
+/* Start values of the sums; r7 table, r4 what they start from besides the bias. */
+#define FB_V6M_START                                                                     \
+    "ldr r0, [r7]\n ldr r1, [r7, #8]\n ldr r2, [r7, #16]\n ldr r3, [r7, #24]\n"          \
+    "adds r0, r0, r4\n adds r1, r1, r4\n adds r2, r2, r4\n adds r3, r3, r4\n"
+#define FB_V6M_START_WIDE "mov r0, r4\n mov r1, r4\n mov r2, r4\n mov r3, r4\n"
 
 /* r0 gemm, r1 acts, r2 output, r3 start. In the loop r6 weights, r7 acts; r8 all acts, r9 where
  * they end less the last depth % 8, r10 where they end, r11 output, r12 table. Stack: 0 sums,
- * 16 lo, 20 hi, 24 channels left, 28 start, 32 weights, 36 results of an incomplete four. */
-#define FB_V6M_FUNCTION(extend)                                                          \
+ * 16 lo, 20 hi, 24 channels left, 28 start, 32 weights, 36 results of an incomplete four,
+ * 40 shift. */
+#define FB_V6M_FUNCTION(extend, begin, prepare, store)                                   \
     "push {r4-r7, lr}\n"                                                                 \
     "mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n"                              \
     "push {r4-r7}\n"                                                                     \
-    "sub sp, #40\n"                                                                      \
+    "sub sp, #44\n"                                                                      \
+    "ldr r4, [r0, #20]\n str r4, [sp, #40]\n"                                            \
     "str r3, [sp, #28]\n"                                                                \
     "mov r8, r1\n"                                                                       \
     "mov r11, r2\n"                                                                      \
@@ -105,8 +152,7 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     "1:\n"                                                                               \
     "mov r7, r12\n"                                                                      \
     "ldr r4, [sp, #28]\n"                                                                \
-    "ldr r0, [r7]\n ldr r1, [r7, #8]\n ldr r2, [r7, #16]\n ldr r3, [r7, #24]\n"          \
-    "adds r0, r0, r4\n adds r1, r1, r4\n adds r2, r2, r4\n adds r3, r3, r4\n"            \
+    begin                                                                                \
     "mov r7, r8\n"                                                                       \
     "cmp r7, r9\n"                                                                       \
     "beq 3f\n"                                                                           \
@@ -141,13 +187,11 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     "bge 6f\n"                                                                           \
     "add r6, sp, #36\n"                                                                  \
     "6:\n"                                                                               \
-    "ldr r5, [sp, #20]\n mov lr, r5\n"                                                   \
-    "ldr r5, [sp, #16]\n"                                                                \
-    "mov r7, r12\n"                                                                      \
-    FB_V6M_STORE("0", "4", "6", "0")                                                     \
-    FB_V6M_STORE("4", "12", "14", "1")                                                   \
-    FB_V6M_STORE("8", "20", "22", "2")                                                   \
-    FB_V6M_STORE("12", "28", "30", "3")                                                  \
+    prepare                                                                              \
+    store("0", "0", "4", "6", "0")                                                       \
+    store("4", "8", "12", "14", "1")                                                     \
+    store("8", "16", "20", "22", "2")                                                    \
+    store("12", "24", "28", "30", "3")                                                   \
     "adds r7, #32\n mov r12, r7\n"                                                       \
     "ldr r4, [sp, #24]\n"                                                                \
     "subs r4, #4\n"                                                                      \
@@ -166,52 +210,83 @@ FB_NOINLINE void fb_bytes_portable_signed(const fb_gemm *gemm, const uint8_t *ac
     "strb r0, [r7, r4]\n"                                                                \
     "bne 8b\n"                                                                           \
     "9:\n"                                                                               \
-    "add sp, #40\n"                                                                      \
+    "add sp, #44\n"                                                                      \
     "pop {r4-r7}\n"                                                                      \
     "mov r8, r4\n mov r9, r5\n mov r10, r6\n mov r11, r7\n"                              \
     "pop {r4-r7, pc}\n"                                                                  \
     ".align 2\n"
 
-FB_NAKED void fb_bytes_unsigned_armv6m(const fb_gemm *gemm __attribute__((unused)),
-                                           const uint8_t *acts __attribute__((unused)),
-                                           int8_t *output __attribute__((unused)),
-                                           int32_t start __attribute__((unused))) {
-    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION(""));
+FB_NAKED void fb_bytes_unsigned_narrow(const fb_gemm *gemm __attribute__((unused)),
+                                       const uint8_t *acts __attribute__((unused)),
+                                       int8_t *output __attribute__((unused)),
+                                       int32_t start __attribute__((unused))) {
+    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION("",
+                                                        FB_V6M_START, FB_V6M_PREPARE, FB_V6M_STORE));
 }
 
-FB_NAKED void fb_bytes_signed_armv6m(const fb_gemm *gemm __attribute__((unused)),
-                                         const uint8_t *acts __attribute__((unused)),
-                                         int8_t *output __attribute__((unused)),
-                                         int32_t start __attribute__((unused))) {
-    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION("sxtb r4, r4\n"));
+FB_NAKED void fb_bytes_unsigned_wide(const fb_gemm *gemm __attribute__((unused)),
+                                     const uint8_t *acts __attribute__((unused)),
+                                     int8_t *output __attribute__((unused)),
+                                     int32_t start __attribute__((unused))) {
+    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION("",
+                                                        FB_V6M_START_WIDE, FB_V6M_PREPARE_WIDE, FB_V6M_STORE_WIDE));
+}
+
+FB_NAKED void fb_bytes_signed_narrow(const fb_gemm *gemm __attribute__((unused)),
+                                     const uint8_t *acts __attribute__((unused)),
+                                     int8_t *output __attribute__((unused)),
+                                     int32_t start __attribute__((unused))) {
+    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION("sxtb r4, r4\n",
+                                                        FB_V6M_START, FB_V6M_PREPARE, FB_V6M_STORE));
+}
+
+FB_NAKED void fb_bytes_signed_wide(const fb_gemm *gemm __attribute__((unused)),
+                                   const uint8_t *acts __attribute__((unused)),
+                                   int8_t *output __attribute__((unused)),
+                                   int32_t start __attribute__((unused))) {
+    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION("sxtb r4, r4\n",
+                                                        FB_V6M_START_WIDE, FB_V6M_PREPARE_WIDE, FB_V6M_STORE_WIDE));
 }
 
 #endif
 
-/* One pixel of x + 128, all channels; `start` is -128 sum (x + 128). `narrow`, a literal, says that
- * sums times multipliers stay within 48 bits. */
+/* How large a shifted sum with its bias, v, and its product with the multiplier m become: literals
+ * that choose the multiplication. The narrow one knows no shift. */
+#define FB_BYTES_ANY 0
+#define FB_BYTES_WIDE 1   /* |v| < 2^30 and m < 2^30 */
+#define FB_BYTES_NARROW 2 /* |v m| < 2^47 */
+
+/* One pixel of x + 128, all channels; `start` is -128 sum (x + 128). */
 FB_INLINE void fb_bytes_unsigned(const fb_gemm *gemm, const uint8_t *acts, int8_t *output,
-                                 int32_t start, int narrow) {
+                                 int32_t start, int32_t range) {
 #if FB_ARMV6M
-    if (narrow && gemm->shift == 0) {
-        fb_bytes_unsigned_armv6m(gemm, acts, output, start);
+    if (range == FB_BYTES_NARROW) {
+        fb_bytes_unsigned_narrow(gemm, acts, output, start);
+        return;
+    }
+    if (range == FB_BYTES_WIDE) {
+        fb_bytes_unsigned_wide(gemm, acts, output, start);
         return;
     }
 #endif
-    (void)narrow;
+    (void)range;
     fb_bytes_portable_unsigned(gemm, acts, output, start);
 }
 
 /* One row of x, all channels; `start` is -128 sum x. */
 FB_INLINE void fb_bytes_signed(const fb_gemm *gemm, const int8_t *acts, int8_t *output,
-                               int32_t start, int narrow) {
+                               int32_t start, int32_t range) {
 #if FB_ARMV6M
-    if (narrow && gemm->shift == 0) {
-        fb_bytes_signed_armv6m(gemm, (const uint8_t *)acts, output, start);
+    if (range == FB_BYTES_NARROW) {
+        fb_bytes_signed_narrow(gemm, (const uint8_t *)acts, output, start);
+        return;
+    }
+    if (range == FB_BYTES_WIDE) {
+        fb_bytes_signed_wide(gemm, (const uint8_t *)acts, output, start);
         return;
     }
 #endif
-    (void)narrow;
+    (void)range;
     fb_bytes_portable_signed(gemm, (const uint8_t *)acts, output, start);
 }
 

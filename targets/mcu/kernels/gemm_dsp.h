@@ -20,6 +20,15 @@
  *
  * table    four words a pair of channels: the sums' start 256 bu + bl, bl; multipliers mu, ml
  *
+ * Where accumulators are to be shifted (1 <= shift <= 8), their eight spare bits hold the fractions
+ * that the bias then has: with b' = b << (8 - shift) and m' = m << shift, which is below 2^31,
+ *
+ *     (((acc << shift) + b) m) >> 32  =  (((256 acc + b') m') >> 32) >> 8
+ *
+ * The upper sum starts from b' and is as cheap as before; 256 lower + b' is one more instruction.
+ *
+ * table    four words a pair of channels: b'u; b'l, m'u, m'l
+ *
  * With an odd number of channels the last pair repeats the last but one channel.
  *
  * The loops are assembly because they need every register of the core, which compilers will not
@@ -60,68 +69,98 @@ typedef struct {
     "smlad r7, " weight ", lr, r7\n"
 #define FB_PAIRS_QUAD_THREE "ldrd r8, r9, [r1], #8\n" FB_PAIRS_THREE("r8") FB_PAIRS_THREE("r9")
 
+/* Start values of the sums, at r8: raw in r2, lower in r5. */
+#define FB_PAIRS_START_THREE "ldrd r2, r5, [r8], #8\n"
+#define FB_PAIRS_START_THREE_SHIFTED \
+    "ldr r2, [r8], #4\n"             \
+    "movs r5, #0\n"
+/* From sums to results, at r8: upper multiplier in r12, lower in lr; before them a bias in r0. */
+#define FB_PAIRS_SCALE_THREE  \
+    "ldrd r12, lr, [r8], #8\n" \
+    "sub r2, r2, r5\n"        \
+    "sub r3, r3, r6\n"        \
+    "sub r4, r4, r7\n"        \
+    "smmul r6, r6, lr\n"      \
+    "smmul r7, r7, lr\n"      \
+    "smmul r5, r5, lr\n"      \
+    "ssat r6, #8, r6\n"       \
+    "ssat r7, #8, r7\n"       \
+    "ssat r5, #8, r5\n"
+#define FB_PAIRS_SCALE_THREE_SHIFTED \
+    "ldm r8!, {r0, r12, lr}\n"       \
+    "sub r2, r2, r5\n"               \
+    "sub r3, r3, r6\n"               \
+    "sub r4, r4, r7\n"               \
+    "add r5, r0, r5, lsl #8\n"       \
+    "add r6, r0, r6, lsl #8\n"       \
+    "add r7, r0, r7, lsl #8\n"       \
+    "smmul r6, r6, lr\n"             \
+    "smmul r7, r7, lr\n"             \
+    "smmul r5, r5, lr\n"             \
+    "ssat r6, #8, r6, asr #8\n"      \
+    "ssat r7, #8, r7, asr #8\n"      \
+    "ssat r5, #8, r5, asr #8\n"
+
 /* Three pixels. Stack: table, output, pitch, end, acts, quads. */
+#define FB_PAIRS_THREE_FUNCTION(start, scale) \
+    "push {r4-r11, lr}\n"                     \
+    "ldm r0, {r1-r7}\n"                       \
+    "push {r1-r6}\n"                          \
+    "mov r8, r1\n"                            \
+    "mov r9, r2\n"                            \
+    "mov r1, r7\n"                            \
+    "1:\n"                                    \
+    start                                     \
+    "strd r8, r9, [sp]\n"                     \
+    "ldrd r0, r12, [sp, #16]\n"               \
+    "mov r3, r2\n"                            \
+    "mov r4, r2\n"                            \
+    "mov r6, r5\n"                            \
+    "mov r7, r5\n"                            \
+    "subs r12, r12, #4\n"                     \
+    "blt 3f\n"                                \
+    "2:\n"                                    \
+    FB_PAIRS_QUAD_THREE                       \
+    FB_PAIRS_QUAD_THREE                       \
+    FB_PAIRS_QUAD_THREE                       \
+    FB_PAIRS_QUAD_THREE                       \
+    "subs r12, r12, #4\n"                     \
+    "bge 2b\n"                                \
+    "3:\n"                                    \
+    "adds r12, r12, #4\n"                     \
+    "beq 5f\n"                                \
+    "4:\n"                                    \
+    FB_PAIRS_QUAD_THREE                       \
+    "subs r12, r12, #1\n"                     \
+    "bne 4b\n"                                \
+    "5:\n"                                    \
+    "ldrd r8, r9, [sp]\n"                     \
+    "ldrd r10, r11, [sp, #8]\n"               \
+    scale                                     \
+    "strb r6, [r9, r10]\n"                    \
+    "strb r7, [r9, r10, lsl #1]\n"            \
+    "strb r5, [r9], #1\n"                     \
+    "smmul r3, r3, r12\n"                     \
+    "smmul r4, r4, r12\n"                     \
+    "smmul r2, r2, r12\n"                     \
+    "ssat r3, #8, r3, asr #8\n"               \
+    "ssat r4, #8, r4, asr #8\n"               \
+    "ssat r2, #8, r2, asr #8\n"               \
+    "strb r3, [r9, r10]\n"                    \
+    "strb r4, [r9, r10, lsl #1]\n"            \
+    "strb r2, [r9], #1\n"                     \
+    "cmp r9, r11\n"                           \
+    "bne 1b\n"                                \
+    "add sp, sp, #24\n"                       \
+    "pop {r4-r11, pc}\n"
+
 FB_NAKED void fb_pairs_three(const fb_pairs_job *job __attribute__((unused))) {
+    FB_ASM volatile(FB_PAIRS_THREE_FUNCTION(FB_PAIRS_START_THREE, FB_PAIRS_SCALE_THREE));
+}
+
+FB_NAKED void fb_pairs_three_shifted(const fb_pairs_job *job __attribute__((unused))) {
     FB_ASM volatile(
-        "push {r4-r11, lr}\n"
-        "ldm r0, {r1-r7}\n"
-        "push {r1-r6}\n"
-        "mov r8, r1\n"
-        "mov r9, r2\n"
-        "mov r1, r7\n"
-        "1:\n"
-        "ldrd r2, r5, [r8], #8\n"
-        "strd r8, r9, [sp]\n"
-        "ldrd r0, r12, [sp, #16]\n"
-        "mov r3, r2\n"
-        "mov r4, r2\n"
-        "mov r6, r5\n"
-        "mov r7, r5\n"
-        "subs r12, r12, #4\n"
-        "blt 3f\n"
-        "2:\n"
-        FB_PAIRS_QUAD_THREE
-        FB_PAIRS_QUAD_THREE
-        FB_PAIRS_QUAD_THREE
-        FB_PAIRS_QUAD_THREE
-        "subs r12, r12, #4\n"
-        "bge 2b\n"
-        "3:\n"
-        "adds r12, r12, #4\n"
-        "beq 5f\n"
-        "4:\n"
-        FB_PAIRS_QUAD_THREE
-        "subs r12, r12, #1\n"
-        "bne 4b\n"
-        "5:\n"
-        "ldrd r8, r9, [sp]\n"
-        "ldrd r10, r11, [sp, #8]\n"
-        "ldrd r12, lr, [r8], #8\n"
-        "sub r2, r2, r5\n"
-        "sub r3, r3, r6\n"
-        "sub r4, r4, r7\n"
-        "smmul r6, r6, lr\n"
-        "smmul r7, r7, lr\n"
-        "smmul r5, r5, lr\n"
-        "ssat r6, #8, r6\n"
-        "ssat r7, #8, r7\n"
-        "ssat r5, #8, r5\n"
-        "strb r6, [r9, r10]\n"
-        "strb r7, [r9, r10, lsl #1]\n"
-        "strb r5, [r9], #1\n"
-        "smmul r3, r3, r12\n"
-        "smmul r4, r4, r12\n"
-        "smmul r2, r2, r12\n"
-        "ssat r3, #8, r3, asr #8\n"
-        "ssat r4, #8, r4, asr #8\n"
-        "ssat r2, #8, r2, asr #8\n"
-        "strb r3, [r9, r10]\n"
-        "strb r4, [r9, r10, lsl #1]\n"
-        "strb r2, [r9], #1\n"
-        "cmp r9, r11\n"
-        "bne 1b\n"
-        "add sp, sp, #24\n"
-        "pop {r4-r11, pc}\n");
+        FB_PAIRS_THREE_FUNCTION(FB_PAIRS_START_THREE_SHIFTED, FB_PAIRS_SCALE_THREE_SHIFTED));
 }
 
 /* r0 acts, r1 weights, r2 raw and r3 lower sum, r4-r5 weights, r6-r7 activations, r12 quads. */
@@ -135,45 +174,65 @@ FB_NAKED void fb_pairs_three(const fb_pairs_job *job __attribute__((unused))) {
     "sxtb16 r5, r5\n"         \
     "smlad r3, r5, r7, r3\n"
 
+#define FB_PAIRS_START_ONE "ldrd r2, r3, [r8], #8\n"
+#define FB_PAIRS_START_ONE_SHIFTED \
+    "ldr r2, [r8], #4\n"           \
+    "movs r3, #0\n"
+#define FB_PAIRS_SCALE_ONE   \
+    "ldrd r4, r5, [r8], #8\n" \
+    "sub r2, r2, r3\n"       \
+    "smmul r3, r3, r5\n"     \
+    "smmul r2, r2, r4\n"     \
+    "ssat r3, #8, r3\n"
+#define FB_PAIRS_SCALE_ONE_SHIFTED \
+    "ldm r8!, {r4, r5, r6}\n"      \
+    "sub r2, r2, r3\n"             \
+    "add r3, r4, r3, lsl #8\n"     \
+    "smmul r3, r3, r6\n"           \
+    "smmul r2, r2, r5\n"           \
+    "ssat r3, #8, r3, asr #8\n"
+
 /* One pixel. r8 table, r9 output, r10 end. */
+#define FB_PAIRS_ONE_FUNCTION(start, scale) \
+    "push {r4-r11, lr}\n"                   \
+    "ldrd r8, r9, [r0]\n"                   \
+    "ldr r10, [r0, #12]\n"                  \
+    "ldrd r11, lr, [r0, #16]\n"             \
+    "ldr r1, [r0, #24]\n"                   \
+    "1:\n"                                  \
+    start                                   \
+    "mov r0, r11\n"                         \
+    "subs r12, lr, #4\n"                    \
+    "blt 3f\n"                              \
+    "2:\n"                                  \
+    FB_PAIRS_QUAD_ONE                       \
+    FB_PAIRS_QUAD_ONE                       \
+    FB_PAIRS_QUAD_ONE                       \
+    FB_PAIRS_QUAD_ONE                       \
+    "subs r12, r12, #4\n"                   \
+    "bge 2b\n"                              \
+    "3:\n"                                  \
+    "adds r12, r12, #4\n"                   \
+    "beq 5f\n"                              \
+    "4:\n"                                  \
+    FB_PAIRS_QUAD_ONE                       \
+    "subs r12, r12, #1\n"                   \
+    "bne 4b\n"                              \
+    "5:\n"                                  \
+    scale                                   \
+    "ssat r2, #8, r2, asr #8\n"             \
+    "strb r3, [r9], #1\n"                   \
+    "strb r2, [r9], #1\n"                   \
+    "cmp r9, r10\n"                         \
+    "bne 1b\n"                              \
+    "pop {r4-r11, pc}\n"
+
 FB_NAKED void fb_pairs_one(const fb_pairs_job *job __attribute__((unused))) {
-    FB_ASM volatile(
-        "push {r4-r11, lr}\n"
-        "ldrd r8, r9, [r0]\n"
-        "ldr r10, [r0, #12]\n"
-        "ldrd r11, lr, [r0, #16]\n"
-        "ldr r1, [r0, #24]\n"
-        "1:\n"
-        "ldrd r2, r3, [r8], #8\n"
-        "mov r0, r11\n"
-        "subs r12, lr, #4\n"
-        "blt 3f\n"
-        "2:\n"
-        FB_PAIRS_QUAD_ONE
-        FB_PAIRS_QUAD_ONE
-        FB_PAIRS_QUAD_ONE
-        FB_PAIRS_QUAD_ONE
-        "subs r12, r12, #4\n"
-        "bge 2b\n"
-        "3:\n"
-        "adds r12, r12, #4\n"
-        "beq 5f\n"
-        "4:\n"
-        FB_PAIRS_QUAD_ONE
-        "subs r12, r12, #1\n"
-        "bne 4b\n"
-        "5:\n"
-        "ldrd r4, r5, [r8], #8\n"
-        "sub r2, r2, r3\n"
-        "smmul r3, r3, r5\n"
-        "smmul r2, r2, r4\n"
-        "ssat r3, #8, r3\n"
-        "ssat r2, #8, r2, asr #8\n"
-        "strb r3, [r9], #1\n"
-        "strb r2, [r9], #1\n"
-        "cmp r9, r10\n"
-        "bne 1b\n"
-        "pop {r4-r11, pc}\n");
+    FB_ASM volatile(FB_PAIRS_ONE_FUNCTION(FB_PAIRS_START_ONE, FB_PAIRS_SCALE_ONE));
+}
+
+FB_NAKED void fb_pairs_one_shifted(const fb_pairs_job *job __attribute__((unused))) {
+    FB_ASM volatile(FB_PAIRS_ONE_FUNCTION(FB_PAIRS_START_ONE_SHIFTED, FB_PAIRS_SCALE_ONE_SHIFTED));
 }
 
 /* Three runs of 4 * quads bytes to activations; returns where they end. Ten instructions a quad. */
@@ -214,19 +273,21 @@ FB_NAKED uint32_t *fb_pairs_widen_three(uint32_t *acts __attribute__((unused)),
 
 #else /* the same, portably */
 
-FB_NOINLINE void fb_pairs_portable(const fb_pairs_job *job, int32_t pixels) {
+FB_INLINE void fb_pairs_portable(const fb_pairs_job *job, int32_t pixels, int shifted) {
     const int32_t *table = job->table;
     const fb_word *weights = (const fb_word *)job->weights;
     for (int8_t *output = job->output; output != job->end; output += 2, table += 4) {
         for (int32_t p = 0; p < pixels; p++) {
             const uint32_t *x = (const uint32_t *)job->acts + p;
-            int32_t raw = table[0], lower = table[1];
+            int32_t raw = table[0], lower = shifted ? 0 : table[1];
             for (int32_t i = 0; i < 2 * job->quads; i++, x += pixels) {
                 raw = fb_smlad(weights[i], *x, raw);
                 lower = fb_smlad(fb_sxtb16(weights[i]), *x, lower);
             }
             raw = fb_sub(raw, lower);
-            output[p * job->pitch] = (int8_t)fb_saturate8(fb_mulh(lower, table[3]));
+            if (shifted) lower = fb_add(fb_shl(lower, 8), table[1]);
+            lower = fb_mulh(lower, table[3]);
+            output[p * job->pitch] = (int8_t)fb_saturate8(shifted ? fb_asr(lower, 8) : lower);
             output[p * job->pitch + 1] =
                 (int8_t)fb_saturate8(fb_asr(fb_mulh(raw, table[2]), 8));
         }
@@ -234,10 +295,24 @@ FB_NOINLINE void fb_pairs_portable(const fb_pairs_job *job, int32_t pixels) {
     }
 }
 
-FB_INLINE void fb_pairs_three(const fb_pairs_job *job) { fb_pairs_portable(job, 3); }
-FB_INLINE void fb_pairs_one(const fb_pairs_job *job) { fb_pairs_portable(job, 1); }
+FB_NOINLINE void fb_pairs_three(const fb_pairs_job *job) { fb_pairs_portable(job, 3, 0); }
+FB_NOINLINE void fb_pairs_three_shifted(const fb_pairs_job *job) { fb_pairs_portable(job, 3, 1); }
+FB_NOINLINE void fb_pairs_one(const fb_pairs_job *job) { fb_pairs_portable(job, 1, 0); }
+FB_NOINLINE void fb_pairs_one_shifted(const fb_pairs_job *job) { fb_pairs_portable(job, 1, 1); }
 
 #endif
+
+/* Channel pairs of 3 pixels or 1; `pixels` and `shift` are literals. */
+FB_INLINE void fb_pairs_multiply(const fb_pairs_job *job, int32_t pixels, int32_t shift) {
+    if (pixels == 3 && shift == 0)
+        fb_pairs_three(job);
+    else if (pixels == 3)
+        fb_pairs_three_shifted(job);
+    else if (shift == 0)
+        fb_pairs_one(job);
+    else
+        fb_pairs_one_shifted(job);
+}
 
 /* One quad of each pixel to activations; `pixels` is a literal. */
 FB_INLINE uint32_t *fb_pairs_widen(uint32_t *acts, const int8_t *const *runs, int32_t quads,
@@ -257,24 +332,18 @@ FB_INLINE uint32_t *fb_pairs_widen(uint32_t *acts, const int8_t *const *runs, in
     return acts;
 }
 
-/* All the channels of a block of 3 pixels or 1 (a literal). */
-FB_INLINE void fb_pairs_block(const fb_pairs_job *job, int32_t channels, int32_t pixels, int32_t lo,
-                              int32_t hi) {
+/* All the channels of a block of 3 pixels or 1; `pixels` and `shift` are literals. */
+FB_INLINE void fb_pairs_block(const fb_pairs_job *job, int32_t channels, int32_t pixels,
+                              int32_t shift, int32_t lo, int32_t hi) {
     fb_pairs_job part = *job;
     part.end = part.output + (channels & ~1);
-    if (pixels == 3)
-        fb_pairs_three(&part);
-    else
-        fb_pairs_one(&part);
+    fb_pairs_multiply(&part, pixels, shift);
     if (channels & 1) {
         part.table += 4 * (channels >> 1);
         part.weights = (const int8_t *)part.weights + 8 * part.quads * (channels >> 1);
         part.output += channels - 2;
         part.end = part.output + 2;
-        if (pixels == 3)
-            fb_pairs_three(&part);
-        else
-            fb_pairs_one(&part);
+        fb_pairs_multiply(&part, pixels, shift);
     }
     if (lo > -128 || hi < 127) {
         for (int32_t p = 0; p < pixels; p++)

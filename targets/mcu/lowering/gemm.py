@@ -23,6 +23,8 @@ from .layouts import (
 )
 from .window import Attributes, Window
 
+FB_BYTES_ANY, FB_BYTES_WIDE, FB_BYTES_NARROW = range(3)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Requantization:
@@ -48,14 +50,14 @@ class InnerProduct:
     Attributes:
         name: the suffix of the C functions.
         pixels: output pixels that share a load of weights.
-        narrow: products of a sum and its multiplier stay within 48 bits ("bytes" asks).
         note: why a faster one was not taken, or None.
+        range: for "bytes", how large numbers become: a value of `FB_BYTES_*`.
     """
 
     name: Literal["quads", "bytes", "pairs"]
     pixels: int
     note: str | None = None
-    narrow: bool = False
+    range: int = FB_BYTES_ANY
 
     def constants(
         self, weight: np.ndarray, requantization: Requantization, window: Window | None = None
@@ -72,7 +74,8 @@ class InnerProduct:
         ):
             if self.name == "pairs":
                 packed.append(pack_pairs(w) if window else pack_dense_pairs(w))
-                tables.append(table_pairs(b, m) if window else table_dense_pairs(b, m))
+                layout = table_pairs if window else table_dense_pairs
+                tables.append(layout(b, m, requantization.shift))
             elif self.name == "bytes":
                 packed.append(pack_bytes(w))
                 gathered = table_bytes(w, b, m, requantization.shift)
@@ -85,10 +88,8 @@ class InnerProduct:
     def literals(self, requantization: Requantization) -> tuple[int, ...]:
         """The last arguments of its functions."""
         limits = (requantization.minimum, requantization.maximum)
-        if self.name == "pairs":
-            return limits
-        narrow = (int(self.narrow),) if self.name == "bytes" else ()
-        return (requantization.shift, *limits, *narrow)
+        numbers = (self.range,) if self.name == "bytes" else ()
+        return (requantization.shift, *limits, *numbers)
 
     def scratch(self, window: Window) -> int:
         """Bytes of scratch memory for a convolution: a block's activations, and runs that are put
@@ -108,21 +109,29 @@ def choose(
     if target.family != "arm":
         return InnerProduct("quads", 4)
     if not target.long_multiply:
-        narrow = bool(
-            (reach(weight, requantization.bias) * requantization.multiplier < 2**47).all()
-        )
-        slow = None if narrow and not requantization.shift else "no short multiplication: wide sums"
-        return InnerProduct("bytes", 1, slow, narrow)
+        return InnerProduct("bytes", 1, range=_range(weight, requantization))
     if not target.dsp:
         return InnerProduct("quads", 2)
-    if requantization.shift:
-        return InnerProduct("quads", 2, "no SMLAD: the layer's scale is above 1/64")
+    shift = requantization.shift
+    if shift > 8 or (requantization.multiplier.astype(np.int64) << shift >= 2**31).any():
+        return InnerProduct("quads", 2, "no SMLAD: the layer's scale is above 1/2")
     if len(weight) == groups:
         return InnerProduct("quads", 2, "no SMLAD: a single output channel")
     parts = zip(np.split(weight, groups), np.split(requantization.bias, groups), strict=True)
-    if not all(pairs_hold(w, b) for w, b in parts):
+    if not all(pairs_hold(w, b, shift) for w, b in parts):
         return InnerProduct("quads", 2, "no SMLAD: sums may leave 24 bits")
     return InnerProduct("pairs", 3)
+
+
+def _range(weight: np.ndarray, requantization: Requantization) -> int:
+    """The cheapest multiplication of "bytes" that holds all sums (see gemm_armv6m.h)."""
+    multiplier = requantization.multiplier.astype(np.int64)
+    sums = reach(weight, requantization.bias, requantization.shift)
+    if requantization.shift == 0 and (sums * multiplier < 2**47).all():
+        return FB_BYTES_NARROW
+    if max(sums.max(), multiplier.max()) < 2**30:
+        return FB_BYTES_WIDE
+    return FB_BYTES_ANY
 
 
 def rows_window(rows: int, weight: np.ndarray) -> Window:

@@ -61,15 +61,18 @@ def _pairs(array: np.ndarray) -> np.ndarray:
     return array[channels].reshape(-1, 2, *array.shape[1:])
 
 
-def reach(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The largest absolute value of sum and bias, for weights [O, ...] and any input: [O] int64."""
+def reach(weight: np.ndarray, bias: np.ndarray, shift: int = 0) -> np.ndarray:
+    """The largest absolute value of shifted sum and bias, for weights [O, ...] and any input:
+    [O] int64."""
     sums = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1) * 128
-    return sums + np.abs(bias.astype(np.int64))
+    return (sums << shift) + np.abs(bias.astype(np.int64))
 
 
-def pairs_hold(weight: np.ndarray, bias: np.ndarray) -> bool:
-    """Whether the upper sums of `pack_pairs` fit, for weights [O, K], bias [O] and any input."""
-    return bool((_pairs(reach(weight, bias))[:, 1] < PAIR_LIMIT).all())
+def pairs_hold(weight: np.ndarray, bias: np.ndarray, shift: int = 0) -> bool:
+    """Whether the sums of `pack_pairs` fit, for weights [O, K], bias [O] and any input: the upper
+    ones, and with a shift the lower ones too."""
+    pairs = _pairs(reach(weight, bias, shift))
+    return bool(((pairs if shift else pairs[:, 1]) < PAIR_LIMIT << shift).all())
 
 
 def pack_pairs(weight: np.ndarray) -> np.ndarray:
@@ -89,12 +92,18 @@ def pack_pairs(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(quads.swapaxes(2, 3))
 
 
-def table_pairs(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
-    """Per pair of channels the sums' starts 256 b1 + b0 and b0, then m1 and m0: [ceil(O/2), 4]."""
-    starts, factors = _pairs(bias.astype(np.int64)), _pairs(multiplier)
-    raw = (256 * starts[:, 1] + starts[:, 0]) & 0xFFFFFFFF
-    columns = [raw.astype(np.uint32).view(np.int32), starts[:, 0], factors[:, 1], factors[:, 0]]
-    return np.ascontiguousarray(np.stack(columns, axis=-1), dtype=np.int32)
+def table_pairs(bias: np.ndarray, multiplier: np.ndarray, shift: int = 0) -> np.ndarray:
+    """Per pair of channels the sums' starts 256 b1 + b0 and b0, then m1 and m0: [ceil(O/2), 4].
+
+    With a shift the upper start and the lower summand, b1 and b0 times 2^(8 - shift), and the
+    multipliers times 2^shift (see gemm_dsp.h)."""
+    starts, factors = _pairs(bias.astype(np.int64)), _pairs(multiplier.astype(np.int64)) << shift
+    upper, lower = starts[:, 1], starts[:, 0]
+    first = 256 * upper + lower if shift == 0 else upper << (8 - shift)
+    second = lower if shift == 0 else lower << (8 - shift)
+    columns = [first, second, factors[:, 1], factors[:, 0]]
+    rows = np.stack(columns, axis=-1) & 0xFFFFFFFF
+    return np.ascontiguousarray(rows.astype(np.uint32).view(np.int32))
 
 
 def _four_pairs(channels: int) -> int:
@@ -117,9 +126,12 @@ def pack_dense_pairs(weight: np.ndarray) -> np.ndarray:
     return np.concatenate([together.ravel(), pairs[count:].ravel()])
 
 
-def table_dense_pairs(bias: np.ndarray, multiplier: np.ndarray) -> np.ndarray:
-    """`table_pairs` with four pairs' starts before their four multipliers: [ceil(O/2) · 4]."""
-    table = table_pairs(bias, multiplier)
-    count = _four_pairs(len(bias))
-    together = table[:count].reshape(-1, 4, 2, 2).swapaxes(1, 2)
-    return np.concatenate([together.ravel(), table[count:].ravel()])
+def table_dense_pairs(bias: np.ndarray, multiplier: np.ndarray, shift: int = 0) -> np.ndarray:
+    """`table_pairs`, four pairs' sums' starts before the rest of it: [ceil(O/2) · 4]."""
+    table = table_pairs(bias, multiplier, shift)
+    count, starts = _four_pairs(len(bias)), 1 if shift else 2
+    fours = (
+        np.concatenate([four[:, :starts].ravel(), four[:, starts:].ravel()])
+        for four in table[:count].reshape(-1, 4, 4)
+    )
+    return np.concatenate([*fours, table[count:].ravel()])

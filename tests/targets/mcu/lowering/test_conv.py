@@ -87,7 +87,7 @@ def test_limits_and_shifts(tools: Any, target: str) -> None:
     shapes = [SHAPES[name] for name in ("pointwise", "three by three", "pointwise, odd channels")]
     changes = [
         {"minimum": 0}, {"minimum": -3, "maximum": 100}, {"minimum": -128, "maximum": 5},
-        {"shift": 1}, {"shift": 5, "minimum": -20},
+        {"shift": 1}, {"shift": 5, "minimum": -20}, {"shift": 8}, {"shift": 9, "maximum": 90},
     ]  # fmt: skip
     cases = [make(tools, rng, shape, **change) for shape in shapes for change in changes]
     tools["assert_exact"](lower_conv2d, cases, target)
@@ -157,7 +157,7 @@ def test_oracle_agrees_with_a_reference_of_its_own(tools: Any) -> None:
 def test_portable_twins_under_sanitizers(tools: Any, core: str) -> None:
     """What is laid out for a core runs on the host too, and touches nothing it should not."""
     rng = np.random.default_rng(4)
-    cases = [make(tools, rng, shape) for shape in SHAPES.values()]
+    cases = [make(tools, rng, shape, shift=s) for shape in SHAPES.values() for s in (0, 2)]
     # The host takes another number of pixels at once for "quads", so only their layout is common.
     calls = [case.lower(lower_conv2d, core) for case in cases]
     twins = [

@@ -37,11 +37,27 @@ def test_every_shape(tools: Any, target: str) -> None:
     tools["assert_exact"](lower_dense, cases, target)
 
 
+def test_every_shift(tools: Any, target: str) -> None:
+    """Large scales shift accumulators; from 1/2 on, and with more than 8 bits, without SMLAD."""
+    rng = np.random.default_rng(6)
+    shapes = [((1,), 24, 19), ((7,), 13, 5), ((1,), 2, 3)]
+    cases = [make(tools, rng, shape, shift=shift) for shape in shapes for shift in range(1, 10)]
+    tools["assert_exact"](lower_dense, cases, target)
+
+
+def test_shifts_keep_the_fast_kernels(tools: Any) -> None:
+    case = make(tools, np.random.default_rng(7), ((1,), 128, 32), shift=4)
+    quick, plain = case.lower(lower_dense, "cortex-m4"), case.lower(lower_dense, "cortex-m0plus")
+    assert quick.function == "fb_dense_pairs"
+    assert plain.arguments[-1] == 1  # FB_BYTES_WIDE
+    assert quick.note is plain.note is None
+
+
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs the machine's own gcc")
 @pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
 def test_portable_twins_under_sanitizers(tools: Any, core: str) -> None:
     rng = np.random.default_rng(2)
-    cases = [make(tools, rng, shape) for shape in SHAPES if shape[2] > 1]
+    cases = [make(tools, rng, shape, shift=s) for shape in SHAPES if shape[2] > 1 for s in (0, 3)]
     calls = [case.lower(lower_dense, core) for case in cases]
     probe = Probe(calls, get_target("c"), sanitize=True)
     for i, case in enumerate(cases):

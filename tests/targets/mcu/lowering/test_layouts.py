@@ -81,3 +81,35 @@ def test_table_of_pairs_starts_with_the_combined_bias() -> None:
     table = layouts.table_pairs(bias, multiplier)
     np.testing.assert_array_equal(table[0], [256 * 70_000 - 5, -5, 12, 11])
     np.testing.assert_array_equal(table[1], [256 * 3 + 70_000, 70_000, 13, 12])
+
+
+def test_shifted_tables_hold_fractions_of_the_bias() -> None:
+    bias = np.array([-5, 70_000], np.int32)
+    table = layouts.table_pairs(bias, np.array([11, 12], np.int32), shift=3)
+    np.testing.assert_array_equal(table, [[70_000 << 5, -5 << 5, 12 << 3, 11 << 3]])
+
+
+@given(shift=st.integers(1, 8), seed=st.integers(0, 2**32))
+def test_shifted_sums_have_room_for_the_bias(shift: int, seed: int) -> None:
+    """Scaling bias and multiplier instead of the sum changes no result."""
+    rng = np.random.default_rng(seed)
+    limit = 2**22
+    sums, bias = (int(rng.integers(-limit, limit)) << bits for bits in (0, shift))
+    bias += int(rng.integers(0, 2**shift))
+    multiplier = int(rng.integers(0, 2 ** (31 - shift)))
+    wanted = (((sums << shift) + bias) * multiplier) >> 32
+    _, lower, _, scaled = layouts.table_pairs(
+        np.array([bias, 0]), np.array([multiplier, 0]), shift
+    )[0].tolist()
+    assert abs(256 * sums + lower) < 2**31
+    assert (((256 * sums + lower) * scaled) >> 32) >> 8 == wanted
+
+
+def test_shifted_pairs_bound_the_lower_sums_too() -> None:
+    weight = np.full((2, 600), 127, np.int8)
+    bias = np.zeros(2, np.int32)
+    weight[1] = 0
+    assert not layouts.pairs_hold(weight, bias, shift=1)
+    assert layouts.pairs_hold(weight[:, :500], bias, shift=1)
+    assert layouts.pairs_hold(weight[:, :500], bias + (200_000 << 3), shift=3)
+    assert not layouts.pairs_hold(weight[:, :500], bias + (300_000 << 3), shift=3)
