@@ -46,6 +46,7 @@ class FewbitsError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint listing the known names, the closest spelling of `name` first."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = [n for n in names if n.lower() == name.lower()]
+    close = close or difflib.get_close_matches(name, names, n=1)
     listing = ", ".join(names)
     return f"did you mean {close[0]!r}? known: {listing}" if close else f"known: {listing}"

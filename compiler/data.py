@@ -167,11 +167,16 @@ def _check_array(array: np.ndarray, info: InputInfo, where: str) -> np.ndarray:
             raise FewbitsError(
                 "wrong-dtype", f"values do not fit {wanted}", where=place, hint="check the data"
             )
+    with np.errstate(over="ignore"):
+        array = array.astype(wanted)
     if wanted.kind == "f" and not np.isfinite(array).all():
         raise FewbitsError(
-            "bad-data", "NaN or infinite values", where=place, hint="clean the data first"
+            "bad-data",
+            f"NaN, infinite values, or values beyond {wanted}",
+            where=place,
+            hint="clean the data first",
         )
-    return array.astype(wanted)
+    return array
 
 
 def random_batches(

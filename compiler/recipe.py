@@ -129,11 +129,19 @@ def load_recipe(source: str | Path | Recipe) -> Recipe:
 def _parse(path: Path) -> Recipe:
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise FewbitsError("bad-recipe", "the file is over 1 MB", where=str(path))
+            raise FewbitsError(
+                "bad-recipe",
+                "the file is over 1 MB",
+                where=str(path),
+                hint="`fewbits recipes int8` prints one to start from",
+            )
         raw = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise FewbitsError(
-            "bad-recipe", f"cannot read the recipe: {error}", where=str(path)
+            "bad-recipe",
+            f"cannot read the recipe: {error}",
+            where=str(path),
+            hint="`fewbits recipes int8` prints one to start from",
         ) from error
     if not isinstance(raw, dict):
         raise FewbitsError(

@@ -88,6 +88,8 @@ class Pass(abc.ABC):
         return f"{self.name}{{{'; '.join(texts)}}}"
 
 
+_FORM = "write name{option=value; option=value}"
+
 _PASSES: dict[str, type[Pass]] = {}
 _P = TypeVar("_P", bound=type[Pass])
 
@@ -141,16 +143,20 @@ def parse_pass(text: str) -> Pass:
     if not brace:
         return make_pass(name, {})
     if not rest.endswith("}"):
-        raise FewbitsError("bad-recipe", f"no closing brace in {text!r}")
+        raise FewbitsError("bad-recipe", f"no closing brace in {text!r}", hint=_FORM)
     options = {}
     for piece in filter(None, (part.strip() for part in rest[:-1].split(";"))):
         key, equals, value = piece.partition("=")
         if not equals:
-            raise FewbitsError("bad-recipe", f"{piece!r} is not option=value", where=text)
+            raise FewbitsError(
+                "bad-recipe", f"{piece!r} is not option=value", where=text, hint=_FORM
+            )
         try:
             options[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise FewbitsError("bad-recipe", f"cannot read {value!r}", where=text) from error
+            raise FewbitsError(
+                "bad-recipe", f"cannot read {value!r}", where=text, hint=_FORM
+            ) from error
     return make_pass(name, options)
 
 

@@ -42,7 +42,12 @@ def check_extents(shape: Iterable[int], dtype: str, owner: str) -> None:
     """
     shape = list(shape)
     if any(extent < 0 for extent in shape):
-        raise FewbitsError("invalid-shape", f"a tensor of shape {shape}", where=owner)
+        raise FewbitsError(
+            "invalid-shape",
+            f"a tensor of shape {shape}",
+            where=owner,
+            hint="sizes are positive; symbolic ones are bound with --bind NAME=SIZE",
+        )
     if 0 in shape:
         raise FewbitsError(
             "empty-tensor",
@@ -57,6 +62,7 @@ def check_extents(shape: Iterable[int], dtype: str, owner: str) -> None:
             f"a tensor of shape {shape} and dtype {dtype} needs {size:,} bytes; "
             f"the limit is {LARGEST_TENSOR_BYTES:,}",
             where=owner,
+            hint="check the sizes in the model, or make them smaller with --bind",
         )
 
 

@@ -282,5 +282,6 @@ def _run(command: Sequence[str], shown: Sequence[str] | None = None) -> str:
             f"the compiler ended with status {done.returncode}:\n"
             + "\n".join(words[-_KEPT_LINES:]),
             where=where,
+            hint="run the command above by itself to see more",
         )
     return done.stdout
