@@ -4,7 +4,17 @@ Definitions are in docs/architecture.md; each file declares the type rule and th
 one family, and `legalize` their TIR. All activations are int8 and channels last.
 """
 
-from . import elementwise, multiply_accumulate, pooling, softmax
+from . import elementwise, functions, multiply_accumulate, normalization, pooling, softmax
 from . import legalize as legalize  # last: it needs the operators
+from . import legalize_functions as legalize_functions
 
-__all__ = ["elementwise", "legalize", "multiply_accumulate", "pooling", "softmax"]
+__all__ = [
+    "elementwise",
+    "functions",
+    "legalize",
+    "legalize_functions",
+    "multiply_accumulate",
+    "normalization",
+    "pooling",
+    "softmax",
+]

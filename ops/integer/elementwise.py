@@ -9,12 +9,13 @@ from ..registry import define
 from .arithmetic import integers, requantize
 
 
-def _broadcast_type(call: relax.Call) -> relax.TensorType:
-    shapes = [[int(d) for d in argument.ty.shape.values] for argument in call.args]
+def broadcast_type(call: relax.Call) -> relax.TensorType:
+    """int8 in the shape that the first two arguments broadcast to."""
+    shapes = [[int(d) for d in argument.ty.shape.values] for argument in call.args[:2]]
     return relax.TensorType(tuple(torch.broadcast_shapes(*shapes)), "int8")
 
 
-@define("fewbits.add", "Integer sum of two differently scaled tensors", _broadcast_type)
+@define("fewbits.add", "Integer sum of two differently scaled tensors", broadcast_type)
 def add(call: relax.Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """``clamp((a * a_multiplier + b * b_multiplier + bias) >> shift)``, all within int32."""
     attrs = call.attrs
@@ -25,7 +26,7 @@ def add(call: relax.Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return shifted.clamp(attrs["minimum"], attrs["maximum"]).to(torch.int8)
 
 
-@define("fewbits.multiply", "Integer product of two tensors", _broadcast_type)
+@define("fewbits.multiply", "Integer product of two tensors", broadcast_type)
 def multiply(call: relax.Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Product of both operands less their zero points; then requantize."""
     attrs = call.attrs
@@ -39,11 +40,12 @@ def multiply(call: relax.Call, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor
     )
 
 
-def _same_type(call: relax.Call) -> relax.TensorType:
+def same_type(call: relax.Call) -> relax.TensorType:
+    """The first argument's type."""
     return call.args[0].ty
 
 
-@define("fewbits.lookup", "Any function of one int8 as a table", _same_type)
+@define("fewbits.lookup", "Any function of one int8 as a table", same_type)
 def lookup(call: relax.Call, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """``table[x + 128]``."""
     return table[integers(x) + 128]

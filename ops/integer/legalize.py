@@ -19,7 +19,7 @@ Index = Sequence[ir.Expr]
 _Lowering = Callable[..., te.Tensor]
 
 
-def _legalizes(name: str) -> Callable[[_Lowering], _Lowering]:
+def legalizes(name: str) -> Callable[[_Lowering], _Lowering]:
     """Decorator: ``function(attrs, *tensors)`` is the operator ``fewbits.<name>``."""
 
     def register(function: _Lowering) -> _Lowering:
@@ -62,15 +62,17 @@ def _plain(value: Any) -> Any:
 def _requantized(attrs: dict, total: ir.Expr, bias: ir.Expr, multiplier: ir.Expr) -> ir.Expr:
     """``clamp((((total << shift) + bias) * multiplier) >> 32)`` as int8."""
     shifted = (total << attrs["shift"] if attrs["shift"] else total) + bias
-    return _clamped(attrs, tirx.call_intrin("int32", HIGH_PRODUCT, shifted, multiplier))
+    return clamped(attrs, tirx.call_intrin("int32", HIGH_PRODUCT, shifted, multiplier))
 
 
-def _clamped(attrs: dict, value: ir.Expr) -> ir.Expr:
+def clamped(attrs: dict, value: ir.Expr) -> ir.Expr:
+    """The value between ``minimum`` and ``maximum``, as int8."""
     low, high = (tirx.const(attrs[key], value.ty.dtype) for key in ("minimum", "maximum"))
     return tirx.max(tirx.min(value, high), low).astype("int8")
 
 
-def _wide(value: ir.Expr) -> ir.Expr:
+def wide(value: ir.Expr) -> ir.Expr:
+    """The value as int32."""
     return value.astype("int32")
 
 
@@ -99,7 +101,7 @@ def _windows(attrs: dict, size: int, kernel: int, axis: int) -> int:
     return (size + padding - reach) // attrs["strides"][axis] + 1
 
 
-@_legalizes("conv2d")
+@legalizes("conv2d")
 def _conv2d(
     attrs: dict, x: te.Tensor, weight: te.Tensor, bias: te.Tensor, multiplier: te.Tensor
 ) -> te.Tensor:
@@ -121,10 +123,10 @@ def _conv2d(
         row, col = place(y, column, ky.var, kx.var)
         value = tirx.if_then_else(
             tirx.all(_inside(row, height), _inside(col, width)),
-            _wide(x(n, row, col, (o // group) * inputs + i.var)),
+            wide(x(n, row, col, (o // group) * inputs + i.var)),
             tirx.const(attrs["input_zero"], "int32"),
         )
-        return te.sum(value * _wide(weight(o, ky, kx, i)), axis=[ky, kx, i])
+        return te.sum(value * wide(weight(o, ky, kx, i)), axis=[ky, kx, i])
 
     total = te.compute(shape, accumulated, name="accumulator")
     return te.compute(
@@ -134,7 +136,7 @@ def _conv2d(
     )
 
 
-@_legalizes("dense")
+@legalizes("dense")
 def _dense(
     attrs: dict, x: te.Tensor, weight: te.Tensor, bias: te.Tensor, multiplier: te.Tensor
 ) -> te.Tensor:
@@ -143,7 +145,7 @@ def _dense(
     shape = (*x.shape[:-1], channels)
     total = te.compute(
         shape,
-        lambda *at: te.sum(_wide(x(*at[:-1], i)) * _wide(weight(at[-1], i)), axis=i),
+        lambda *at: te.sum(wide(x(*at[:-1], i)) * wide(weight(at[-1], i)), axis=i),
         name="accumulator",
     )
     return te.compute(
@@ -153,7 +155,7 @@ def _dense(
     )
 
 
-def _broadcast(tensor: te.Tensor, at: Index) -> list[ir.Expr]:
+def broadcast(tensor: te.Tensor, at: Index) -> list[ir.Expr]:
     """Indices of a tensor that is broadcast to a result with indices `at`."""
     own = at[len(at) - len(tensor.shape) :]
     return [
@@ -162,22 +164,23 @@ def _broadcast(tensor: te.Tensor, at: Index) -> list[ir.Expr]:
     ]
 
 
-def _broadcast_shape(*shapes: Sequence[ir.Expr]) -> list[int]:
+def broadcast_shape(*shapes: Sequence[ir.Expr]) -> list[int]:
+    """The shape that tensors of these shapes broadcast to."""
     rank = max(len(shape) for shape in shapes)
     padded = [[1] * (rank - len(shape)) + [int(extent) for extent in shape] for shape in shapes]
     return [max(extents) for extents in zip(*padded, strict=True)]
 
 
-@_legalizes("matmul")
+@legalizes("matmul")
 def _matmul(attrs: dict, a: te.Tensor, b: te.Tensor) -> te.Tensor:
     k = te.reduce_axis((0, int(a.shape[-1])), name="k")
-    batch = _broadcast_shape(a.shape[:-2], b.shape[:-2])
+    batch = broadcast_shape(a.shape[:-2], b.shape[:-2])
     shape = (*batch, a.shape[-2], b.shape[-1])
 
     def accumulated(*at: ir.Expr) -> ir.Expr:
-        left = a(*_broadcast(a, (*at[:-1], k.var)))
-        right = b(*_broadcast(b, (*at[:-2], k.var, at[-1])))
-        return te.sum((_wide(left) - attrs["a_zero"]) * (_wide(right) - attrs["b_zero"]), axis=k)
+        left = a(*broadcast(a, (*at[:-1], k.var)))
+        right = b(*broadcast(b, (*at[:-2], k.var, at[-1])))
+        return te.sum((wide(left) - attrs["a_zero"]) * (wide(right) - attrs["b_zero"]), axis=k)
 
     total = te.compute(shape, accumulated, name="accumulator")
     bias, multiplier = tirx.const(attrs["bias"], "int32"), tirx.const(attrs["multiplier"], "int32")
@@ -186,34 +189,34 @@ def _matmul(attrs: dict, a: te.Tensor, b: te.Tensor) -> te.Tensor:
     )
 
 
-@_legalizes("add")
+@legalizes("add")
 def _add(attrs: dict, a: te.Tensor, b: te.Tensor) -> te.Tensor:
     def element(*at: ir.Expr) -> ir.Expr:
-        left = _wide(a(*_broadcast(a, at))) * attrs["a_multiplier"]
-        right = _wide(b(*_broadcast(b, at))) * attrs["b_multiplier"]
-        return _clamped(attrs, (left + right + attrs["bias"]) >> attrs["shift"])
+        left = wide(a(*broadcast(a, at))) * attrs["a_multiplier"]
+        right = wide(b(*broadcast(b, at))) * attrs["b_multiplier"]
+        return clamped(attrs, (left + right + attrs["bias"]) >> attrs["shift"])
 
-    return te.compute(_broadcast_shape(a.shape, b.shape), element, name="add")
+    return te.compute(broadcast_shape(a.shape, b.shape), element, name="add")
 
 
-@_legalizes("multiply")
+@legalizes("multiply")
 def _multiply(attrs: dict, a: te.Tensor, b: te.Tensor) -> te.Tensor:
     bias, multiplier = tirx.const(attrs["bias"], "int32"), tirx.const(attrs["multiplier"], "int32")
 
     def element(*at: ir.Expr) -> ir.Expr:
-        left = _wide(a(*_broadcast(a, at))) - attrs["a_zero"]
-        right = _wide(b(*_broadcast(b, at))) - attrs["b_zero"]
+        left = wide(a(*broadcast(a, at))) - attrs["a_zero"]
+        right = wide(b(*broadcast(b, at))) - attrs["b_zero"]
         return _requantized(attrs, left * right, bias, multiplier)
 
-    return te.compute(_broadcast_shape(a.shape, b.shape), element, name="multiply")
+    return te.compute(broadcast_shape(a.shape, b.shape), element, name="multiply")
 
 
-@_legalizes("lookup")
+@legalizes("lookup")
 def _lookup(_attrs: dict, x: te.Tensor, table: te.Tensor) -> te.Tensor:
-    return te.compute(x.shape, lambda *at: table(_wide(x(*at)) + 128), name="lookup")
+    return te.compute(x.shape, lambda *at: table(wide(x(*at)) + 128), name="lookup")
 
 
-@_legalizes("average_pool2d")
+@legalizes("average_pool2d")
 def _average_pool2d(attrs: dict, x: te.Tensor, bias: te.Tensor, multiplier: te.Tensor) -> te.Tensor:
     batch, height, width, channels = (int(extent) for extent in x.shape)
     kernel_h, kernel_w = attrs["kernel"]
@@ -233,7 +236,7 @@ def _average_pool2d(attrs: dict, x: te.Tensor, bias: te.Tensor, multiplier: te.T
         row, col = place(y, column, ky.var, kx.var)
         value = tirx.if_then_else(
             tirx.all(_inside(row, height), _inside(col, width)),
-            _wide(x(n, row, col, c)),
+            wide(x(n, row, col, c)),
             tirx.const(attrs["input_zero"] if include else 0, "int32"),
         )
         return te.sum(value, axis=[ky, kx])
@@ -257,7 +260,7 @@ def _average_pool2d(attrs: dict, x: te.Tensor, bias: te.Tensor, multiplier: te.T
     return te.compute(shape, element, name="average_pool2d")
 
 
-@_legalizes("max_pool2d")
+@legalizes("max_pool2d")
 def _max_pool2d(attrs: dict, x: te.Tensor) -> te.Tensor:
     batch, height, width, channels = (int(extent) for extent in x.shape)
     kernel_h, kernel_w = attrs["kernel"]
@@ -283,7 +286,7 @@ def _max_pool2d(attrs: dict, x: te.Tensor) -> te.Tensor:
     return te.compute(shape, largest, name="max_pool2d")
 
 
-@_legalizes("softmax")
+@legalizes("softmax")
 def _softmax(attrs: dict, x: te.Tensor, table: te.Tensor) -> te.Tensor:
     length = int(x.shape[-1])
     rows = x.shape[:-1]
@@ -291,7 +294,7 @@ def _softmax(attrs: dict, x: te.Tensor, table: te.Tensor) -> te.Tensor:
     largest = te.compute(rows, lambda *at: te.max(x(*at, k), axis=k), name="largest")
 
     def exponential(*at: ir.Expr) -> ir.Expr:
-        return table(_wide(largest(*at[:-1])) - _wide(x(*at)))
+        return table(wide(largest(*at[:-1])) - wide(x(*at)))
 
     j = te.reduce_axis((0, length), name="j")
     exact = "int32" if length < 2**16 else "int64"
@@ -312,6 +315,6 @@ def _softmax(attrs: dict, x: te.Tensor, table: te.Tensor) -> te.Tensor:
         scaled = share * tirx.const(attrs["multiplier"], "int64") + tirx.const(
             attrs["bias"], "int64"
         )
-        return _clamped(attrs, scaled >> tirx.const(attrs["shift"], "int64"))
+        return clamped(attrs, scaled >> tirx.const(attrs["shift"], "int64"))
 
     return te.compute(x.shape, element, name="softmax")

@@ -120,7 +120,44 @@ def cases(v):
             multiplier=256, bias=-(1 << 15) * 255, **requantization(16),
         ),
     }  # fmt: skip
-    return made
+    return made | functions(v)
+
+
+def functions(v):
+    """Division, PReLU, resizing and layer norm."""
+    x, y, row, flat = (v[name] for name in ("x", "y", "row", "flat"))
+    reciprocals = RNG.integers(-(2**15), 2**15, 256).astype(np.int32)
+    quotient = {"a_zero": 7, "bias": 3 << 13, **requantization(14, -120, 127)}
+    slopes = RNG.integers(-(2**15), 2**15, 4).astype(np.int32)
+    rows = np.array([[0, 0], [0, 1], [3, 4], [6, 6]], np.int32)
+    columns = np.array([[0, 1], [2, 3], [4, 5]], np.int32)
+    parts = [RNG.integers(0, 2049, n).astype(np.int32) for n in (4, 3)]
+
+    def norm(data, count, epsilon):
+        weight = RNG.integers(-(2**14), 2**14, count).astype(np.int32)
+        bias = RNG.integers(-(2**24), 2**24, count).astype(np.int32)
+        return make_call(
+            "fewbits.layer_norm", [data, relax.const(weight), relax.const(bias)],
+            epsilon=epsilon, **requantization(20, -128, 110),
+        )  # fmt: skip
+
+    return {
+        "divide": make_call("fewbits.divide", [x, y, relax.const(reciprocals)], **quotient),
+        "divide broadcast": make_call(
+            "fewbits.divide", [x, row, relax.const(reciprocals)], **quotient
+        ),
+        "prelu": make_call(
+            "fewbits.prelu", [x, relax.const(slopes)],
+            zero=-9, positive=21000, bias=-5 << 14, **requantization(14),
+        ),
+        "resize2d": make_call(
+            "fewbits.resize2d",
+            [x, relax.const(rows), relax.const(parts[0]), relax.const(columns),
+             relax.const(parts[1])],
+        ),
+        "layer_norm": norm(flat, 20, 12345),
+        "layer_norm without epsilon": norm(x, 4, 0),
+    }  # fmt: skip
 
 
 def variables():
