@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +38,11 @@ class AffineFormat:
         The range is widened to hold 0, which must be exact for padding. A range of width 0 gets
         scale 1.
         """
-        low, high = min(float(low), 0.0), max(float(high), 0.0)
         if self.symmetric:
-            largest = max(-low, high)
-            scale = np.float32(largest / self.maximum)
-            return AffineParameters(_usable(scale), 0)
-        scale = _usable(np.float32((high - low) / (self.maximum - self.minimum)))
-        zero_point = int(np.rint(self.minimum - low / scale))
-        return AffineParameters(scale, int(np.clip(zero_point, self.minimum, self.maximum)))
+            largest = max(-float(low), float(high), 0.0)
+            return AffineParameters(float(_usable(np.array(largest / self.maximum))), 0)
+        scale, zero_point = cover(low, high, self.minimum, self.maximum)
+        return AffineParameters(float(scale), int(zero_point))
 
     def encode(
         self, x: np.ndarray, scale: np.ndarray | np.generic, zero_point: np.ndarray | int
@@ -63,6 +61,21 @@ class AffineParameters:
     zero_point: int
 
 
-def _usable(scale: np.float32) -> float:
-    """The scale, or 1 where it is zero or so small that its reciprocal overflows."""
-    return float(scale) if scale > np.finfo(np.float32).tiny else 1.0
+def cover(
+    low: npt.ArrayLike, high: npt.ArrayLike, minimum: int, maximum: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Scales and zero points with which codes `minimum` to `maximum` cover `low` to `high` and 0.
+
+    `low` and `high` may have any shape, one range per element; the results have that shape.
+    """
+    low = np.minimum(np.asarray(low, np.float64), 0.0)
+    high = np.maximum(np.asarray(high, np.float64), 0.0)
+    scale = _usable((high - low) / (maximum - minimum))
+    zero_point = np.rint(minimum - low / scale.astype(np.float64)).astype(np.int64)
+    return scale, np.clip(zero_point, minimum, maximum)
+
+
+def _usable(scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """float32 scales, 1 where one is zero or so small that its reciprocal overflows."""
+    rounded = np.asarray(scale, np.float32)
+    return np.where(rounded > np.finfo(np.float32).tiny, rounded, np.float32(1))

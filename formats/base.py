@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -99,9 +100,8 @@ class NumberFormat(abc.ABC):
         return self.name
 
 
-def in_chunks(function: object, x: npt.ArrayLike) -> Codes:
+def in_chunks(function: Callable[[Reals], Codes], x: npt.ArrayLike) -> Codes:
     """Apply an elementwise encoder to float64 pieces of `x`, so that big tensors stay cheap."""
-    assert callable(function)
     x = np.asarray(x)
     flat = x.reshape(-1)
     codes = np.empty(flat.size, np.uint8)

@@ -18,7 +18,7 @@ from .base import Codes, NumberFormat, check_bits
 from .integer import Integer
 
 _TEXT = re.compile(r"bcq(\d{1,2})")
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +46,9 @@ class BinaryCoding(NumberFormat):
         """``bcq3``."""
         return f"bcq{self.bits}"
 
-    def values(self) -> Floats:
+    def values(self) -> npt.NDArray[np.float64]:
         """Sums of ±1, ±2, ±4, ... by code."""
-        return self.sums(2.0 ** np.arange(self.bits))
+        return self.sums(2.0 ** np.arange(self.bits)).astype(np.float64)
 
     def sums(self, scales: npt.ArrayLike) -> Floats:
         """The reals of all codes for fitted `scales` ``[..., bits]``: ``[..., 2**bits]``."""

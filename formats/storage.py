@@ -1,0 +1,133 @@
+"""Compressed tensors in a safetensors file, read back equal.
+
+A tensor called ``w`` becomes arrays ``w/codes``, ``w/scales/...`` and so on; the file's own
+metadata, one JSON text under ``fewbits``, holds what arrays cannot: formats, shapes, granularity.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import FewbitsError
+from .compressed import CompressedTensor
+from .granularity import parse_granularity
+from .packing import pack, unpack
+from .parse import parse_format
+from .scales import StoredScales
+from .sparsity import parse_sparsity
+
+_VERSION = 1
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, CompressedTensor]) -> None:
+    """Write compressed tensors to one file; what was there is replaced when all is written."""
+    arrays: dict[str, np.ndarray] = {}
+    described: dict[str, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        parts = {"codes": tensor.packed}
+        if tensor.zero_points is not None:
+            parts["zero_points"] = pack(tensor.zero_points, tensor.number_format.bits)
+        if tensor.offsets is not None:
+            parts["offsets"] = tensor.offsets
+        parts |= {f"places/{k}": v for k, v in tensor.places.items()}
+        for key, array in tensor.scales.arrays.items():
+            # numpy has no bfloat16 of its own.
+            parts[f"scales/{key}"] = (
+                array.view(np.uint16) if tensor.scales.storage == "bfloat16" else array
+            )
+        arrays |= {f"{name}/{key}": np.ascontiguousarray(array) for key, array in parts.items()}
+        described[name] = {
+            "format": tensor.number_format.name,
+            "shape": tensor.shape,
+            "granularity": str(tensor.granularity),
+            "sparsity": tensor.sparsity.name,
+            "scales": {"storage": tensor.scales.storage, "shape": tensor.scales.shape},
+            "parts": sorted(parts),
+        }
+    text = json.dumps({"version": _VERSION, "tensors": described})
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        save_file(arrays, temporary, metadata={"fewbits": text})
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_tensors(path: str | Path) -> dict[str, CompressedTensor]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        FewbitsError: ``bad-file`` where it is no such file or its parts contradict each other.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get("fewbits")
+            if text is None:
+                raise FewbitsError("bad-file", "no compressed tensors in this file")
+            header = json.loads(text)
+            if header["version"] != _VERSION:
+                raise FewbitsError("bad-file", f"unknown version {header['version']}")
+            return {
+                name: _tensor(
+                    description,
+                    {part: file.get_tensor(f"{name}/{part}") for part in description["parts"]},
+                )
+                for name, description in header["tensors"].items()
+            }
+    except FewbitsError as error:
+        raise FewbitsError("bad-file", error.message, where=str(path), hint=error.hint) from error
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FewbitsError(
+            "bad-file", f"not a file of compressed tensors: {error}", where=str(path)
+        ) from error
+
+
+def _tensor(description: dict[str, Any], parts: dict[str, np.ndarray]) -> CompressedTensor:
+    number_format = parse_format(description["format"])
+    granularity = parse_granularity(description["granularity"])
+    shape = _shape(description["shape"])
+    storage = description["scales"]["storage"]
+    scale_arrays = {
+        key.removeprefix("scales/"): array
+        for key, array in parts.items()
+        if key.startswith("scales/")
+    }
+    if storage == "bfloat16":
+        import ml_dtypes
+
+        scale_arrays = {k: v.view(ml_dtypes.bfloat16) for k, v in scale_arrays.items()}
+    zero_points = None
+    if "zero_points" in parts:
+        zero_shape = granularity.scale_shape(shape)
+        packed = parts["zero_points"]
+        zero_points = unpack(packed, number_format.bits, math.prod(zero_shape)).reshape(zero_shape)
+    tensor = CompressedTensor(
+        number_format,
+        shape,
+        granularity,
+        parse_sparsity(description["sparsity"]),
+        parts["codes"],
+        StoredScales(storage, _shape(description["scales"]["shape"]), scale_arrays),
+        zero_points,
+        parts.get("offsets"),
+        {k.removeprefix("places/"): v for k, v in parts.items() if k.startswith("places/")},
+    )
+    # Reads the places and counts the codes, so a damaged file fails here and not at first use.
+    tensor.codes()
+    return tensor
+
+
+def _shape(sizes: object) -> tuple[int, ...]:
+    if not isinstance(sizes, list) or not all(type(s) is int and s >= 0 for s in sizes):
+        raise FewbitsError("bad-file", "a shape is not a list of sizes")
+    return tuple(sizes)
