@@ -64,7 +64,7 @@ def rank_layers(
         FewbitsError: as `encodings.calibrate_model`.
     """
     from ..passes.quantize.quantize import Quantize
-    from ..passes.rewrite import Rewriter, operator_of
+    from ..passes.rewrite import Rewriter, layer_of, operator_of
     from .driver import compress_until
 
     state, module, pass_ = compress_until(model, options, calibration, "quantize", progress)
@@ -83,7 +83,8 @@ def rank_layers(
         alone = study.snr({anchor})
         without = study.snr(set(plan.anchors) - {anchor})
         operator = (operators[anchor] or "").removeprefix("relax.").removeprefix("nn.")
-        entries.append(Entry(anchor, operator, alone, without, study.weights(anchor)))
+        name = layer_of(anchor, operators)
+        entries.append(Entry(name, operator, alone, without, study.weights(anchor)))
         progress.samples(done, len(plan.anchors))
     entries.sort(key=lambda entry: (entry.alone_db, entry.name))
     everything = study.snr(set(plan.anchors))

@@ -14,7 +14,7 @@ no longer used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,6 +175,15 @@ def operator_of(expression: Any) -> str | None:
     if isinstance(expression, relax.Call) and isinstance(expression.op, ir.Op):
         return expression.op.name
     return None
+
+
+def layer_of(name: str, names: Container[str]) -> str:
+    """The layer that a variable belongs to, as the user knows it.
+
+    The helper bindings of an ONNX node are called ``node:1``, ``node:2``; its result ``node``.
+    """
+    stem, colon, suffix = name.rpartition(":")
+    return stem if colon and suffix.isdigit() and stem in names else name
 
 
 def constant(array: np.ndarray | np.generic) -> ir.GenericConst:

@@ -43,7 +43,7 @@ class LiveProgress:
         """A phase begins; the one before has ended."""
         self.finish()
         self.name, self.started = name, time.monotonic()
-        self.task = self.bars.add_task(escape(name), total=None)
+        self.task = self.bars.add_task(visible(name), total=None)
 
     def samples(self, done: int, total: int | None = None) -> None:
         """Steps of the present phase."""
@@ -58,7 +58,7 @@ class LiveProgress:
         self.task = None
         seconds = time.monotonic() - self.started
         if seconds >= SHORT_SECONDS:
-            messages.print(f"[green]✓[/] {escape(self.name)} [dim]{seconds:.1f} s[/]")
+            messages.print(f"[green]✓[/] {visible(self.name)} [dim]{seconds:.1f} s[/]")
 
 
 @contextmanager
@@ -120,13 +120,27 @@ def _internal(text: str, as_json: bool) -> None:
     raise typer.Exit(70) from None
 
 
+def visible(text: str, *, lines: bool = False) -> str:
+    """Text of a model for the terminal: no markup, no control characters.
+
+    Line breaks stay with `lines`.
+    """
+    shown = (
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode()
+        for c in text
+    )
+    return escape("".join(shown))
+
+
 def print_error(error: FewbitsError) -> None:
     """An error as a person reads it, on standard error."""
-    messages.print(f"[bold red]error[/] [dim]{escape(error.code)}[/] {escape(error.message)}")
+    messages.print(
+        f"[bold red]error[/] [dim]{escape(error.code)}[/] {visible(error.message, lines=True)}"
+    )
     if error.where:
-        messages.print(f"  [dim]where:[/] {escape(error.where)}")
+        messages.print(f"  [dim]where:[/] {visible(error.where, lines=True)}")
     if error.hint:
-        messages.print(f"  [dim]hint:[/]  {escape(error.hint)}")
+        messages.print(f"  [dim]hint:[/]  {visible(error.hint, lines=True)}")
 
 
 def print_json(data: Any) -> None:
@@ -148,7 +162,13 @@ def print_table(
     text: frozenset[str] = frozenset({"name", "layer", "operator", "note", "what"}),
 ) -> None:
     """A table; columns named in `text` are left-aligned, numbers right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=None if title is None else visible(title),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
     names = list(columns)
     for name in names:
         left = name in text
@@ -169,7 +189,7 @@ def _cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return escape(str(value))
+    return visible(str(value))
 
 
 Verb = Callable[..., None]

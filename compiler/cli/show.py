@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.markup import escape
 
 from ...errors import FewbitsError
 from ..artifact import Artifact, open_artifact
-from .output import console, messages, print_json, print_table
+from .output import console, messages, print_json, print_table, visible
 
 if TYPE_CHECKING:
     from ..driver import Compilation
@@ -65,8 +64,8 @@ def compiled(result: Artifact | Compilation, as_json: bool) -> None:
     console.print()
     print_table(None, ["what", "figure"], summary(manifest))
     for note in marks(manifest):
-        console.print(f"[yellow]![/] {escape(note)}")
-    console.print(f"\n{escape(str(result.folder))}: C project, bin/, manifest.json, report.html")
+        console.print(f"[yellow]![/] {visible(note)}")
+    console.print(f"\n{visible(str(result.folder))}: C project, bin/, manifest.json, report.html")
 
 
 def summary(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -205,7 +204,7 @@ def ran(
     if mean is not None:
         console.print(f"{mean:,.0f} instructions per inference")
     if output is not None:
-        console.print(f"outputs: {escape(str(output))}")
+        console.print(f"outputs: {visible(str(output))}")
 
 
 def quantized(
@@ -257,7 +256,7 @@ def quantize_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     )
     if summary["calibration"] == "random":
         messages.print("[yellow]![/] calibrated on random data: the accuracy means nothing")
-    console.print(escape(summary["out"]) if summary["out"] else "nothing was written")
+    console.print(visible(summary["out"]) if summary["out"] else "nothing was written")
 
 
 def inspected(found: Inspection, as_json: bool) -> None:
@@ -294,7 +293,7 @@ def inspected(found: Inspection, as_json: bool) -> None:
         ],
     )
     for note in found.notes:
-        console.print(f"[dim]{escape(note)}[/]")
+        console.print(f"[dim]{visible(note)}[/]")
 
 
 def calibrated(found: Encodings, out: Path | None, as_json: bool) -> None:
@@ -308,7 +307,7 @@ def calibrated(found: Encodings, out: Path | None, as_json: bool) -> None:
         ((e.name, e.low, e.high, e.scale, e.zero_point) for e in found.activations),
     )
     if out is not None:
-        console.print(f"\nencodings: {escape(str(out))}")
+        console.print(f"\nencodings: {visible(str(out))}")
 
 
 def ranked(ranking: Sensitivity, top: int, as_json: bool) -> None:
@@ -328,10 +327,10 @@ def ranked(ranking: Sensitivity, top: int, as_json: bool) -> None:
     )
     console.print("\nTo keep the most sensitive layers float:")
     quoted = " ".join(f"--keep-float {_shell(name)}" for name in exclude)
-    console.print(f"  {escape(quoted)}", highlight=False, soft_wrap=True)
+    console.print(f"  {visible(quoted)}", highlight=False, soft_wrap=True)
     console.print("or in a recipe:")
     names = ", ".join(f'"{_yaml(name)}"' for name in exclude)
-    console.print(f"  - quantize: {{ignore: [{escape(names)}]}}", highlight=False, soft_wrap=True)
+    console.print(f"  - quantize: {{ignore: [{visible(names)}]}}", highlight=False, soft_wrap=True)
 
 
 def _shell(name: str) -> str:

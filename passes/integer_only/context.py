@@ -9,7 +9,7 @@ import numpy as np
 from tvm import ir, relax
 
 from ...ops.registry import make_call
-from ..rewrite import Rewriter, as_array, constant, operator_of
+from ..rewrite import Rewriter, as_array, constant, layer_of, operator_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,13 +147,9 @@ class Context:
             expression = call.args[0]
 
     def name(self, expression: relax.Expr) -> str:
-        """The layer's name of a variable, for naming what replaces it.
-
-        The helper bindings of an ONNX node are called ``node:1``, ``node:2``; its result ``node``.
-        """
+        """The layer's name of a variable, for naming what replaces it."""
         name = expression.name if isinstance(expression, relax.Var) else "value"
-        stem, colon, suffix = name.rpartition(":")
-        return stem if colon and suffix.isdigit() and stem in self.names else name
+        return layer_of(name, self.names)
 
     def emit(
         self, operator: str, arguments: list[relax.Expr], name: str, target: Target, **attrs: Any
