@@ -34,12 +34,15 @@ def lower_matmul(
         steps.append(0 if matrices == 1 else operand.shape[-2] * operand.shape[-1])
     rows, depth = a.shape[-2:]
     columns = b.shape[-1]
+    if steps[1] == 0 and steps[0]:  # One matrix times many: those are one of many rows.
+        batch, rows, steps[0] = 1, batch * rows, 0
+    by_columns = target.dsp and rows >= 3
     attrs = attributes(call)
     numbers = ("a_zero", "b_zero", "bias", "multiplier", "shift", "minimum", "maximum")
     return KernelCall(
         layer=layer,
         operator="matmul",
-        function="fb_matmul",
+        function="fb_matmul_columns" if by_columns else "fb_matmul_rows",
         header="matmul.h",
         arguments=(
             a, b, output, Scratch(), batch, rows, depth, columns, *steps,
@@ -47,7 +50,7 @@ def lower_matmul(
         ),
         inputs=(a, b),
         outputs=(output,),
-        scratch=2 * depth,
+        scratch=32 * (-(-depth // 4)) if by_columns else 2 * depth,
         overlap=(None, None),
         macs=batch * rows * depth * columns,
     )  # fmt: skip

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
+import pytest
 from fewbits.targets.mcu.lowering.matmul import lower_matmul
+from fewbits.targets.mcu.probe import Probe
+from fewbits.targets.mcu.target import get_target
 
 # shape of a, shape of b
 SHAPES = [
     ((4, 8), (8, 4)), ((1, 5), (5, 1)), ((5, 16), (16, 9)), ((3, 1), (1, 7)), ((6, 13), (13, 6)),
+    ((7, 31), (31, 11)), ((9, 34), (34, 3)), ((3, 2), (2, 2)), ((6, 29), (29, 1)),
     ((2, 3, 4), (2, 4, 5)), ((2, 2, 3, 5), (2, 2, 5, 3)), ((3, 4, 6), (6, 8)), ((4, 6), (3, 6, 8)),
 ]  # fmt: skip
 
@@ -33,6 +38,29 @@ def test_every_shape(tools: Any, target: str) -> None:
     cases += [make(tools, rng, SHAPES[2], shift=3, minimum=-5)]
     cases += [make(tools, rng, SHAPES[2], a_zero=-128, b_zero=127, minimum=0)]
     tools["assert_exact"](lower_matmul, cases, target)
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs the machine's own gcc")
+def test_portable_twin_under_sanitizers(tools: Any) -> None:
+    rng = np.random.default_rng(5)
+    cases = [make(tools, rng, shape) for shape in SHAPES]
+    probe = Probe(
+        [case.lower(lower_matmul, "cortex-m4") for case in cases], get_target("c"), sanitize=True
+    )
+    for i, case in enumerate(cases):
+        got = probe.run(i, list(case.values)).outputs[0]
+        np.testing.assert_array_equal(got, case.expected[0])
+
+
+def test_attention_is_quick_with_smlad(tools: Any) -> None:
+    case = make(tools, np.random.default_rng(3), ((4, 32, 32), (4, 32, 32)))
+    (instructions,) = tools["assert_exact"](lower_matmul, [case], "cortex-m4")
+    assert instructions < 1.5 * 4 * 32**3
+
+
+def test_one_right_matrix_makes_one_product_of_many_rows(tools: Any) -> None:
+    case = make(tools, np.random.default_rng(4), ((3, 4, 6), (6, 8)))
+    assert case.lower(lower_matmul, "cortex-m4").arguments[4:6] == (1, 12)
 
 
 def test_a_batch_that_repeats_in_part_is_left_to_the_generic_route(tools: Any) -> None:
