@@ -30,7 +30,7 @@ def write_report(folder: Path, manifest: Mapping[str, Any]) -> None:
     rows = [{**layer, **_shares(layer, manifest)} for layer in layers]
     text = environment.get_template("report.html.j2").render(
         manifest=manifest,
-        evaluation=manifest["evaluation"],
+        evaluation=manifest.get("evaluation"),
         layers=rows,
         largest_share=max((row["share"] or 0.0 for row in rows), default=0.0) or 1.0,
         instructions=plots.instructions_plot(layers),

@@ -119,3 +119,10 @@ def test_same_manifest_same_bytes(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "report.json").read_text("utf-8"))
     assert stored["ram_bytes"] == 96
     assert not re.search(r"/tmp/", first.decode())
+
+
+def test_unfinished_artifacts_have_a_report(tmp_path: Path) -> None:
+    unfinished = {k: v for k, v in MANIFEST.items() if k not in ("compiler", "golden")}
+    unfinished |= {"flash_bytes": None, "text_bytes": None, "instructions_per_inference": None}
+    write_report(tmp_path, unfinished)
+    assert "Where the RAM goes" in (tmp_path / "report.html").read_text("utf-8")
