@@ -136,7 +136,7 @@ class CompressedTensor:
         dense = self.granularity.from_rows(values.astype(np.float32), self.shape)
         if not isinstance(self.sparsity, Dense):
             dense = np.where(self.mask(), dense, np.float32(0))
-        return np.ascontiguousarray(dense)
+        return np.ascontiguousarray(dense).reshape(self.shape)
 
     @property
     def code_bits(self) -> int:

@@ -129,7 +129,7 @@ def from_linear(layout: LinearLayout) -> CompressedTensor:
     scales = layout.scales
     if layout.block_size:
         granularity = PerGroup(layout.block_size, layout.axis)
-    elif scales.size > 1 or scales.ndim == 1 and len(layout.shape) > 1:
+    elif scales.size > 1 or (scales.ndim == 1 and len(layout.shape) > 1):
         granularity = PerChannel(layout.axis)
     if isinstance(granularity, PerTensor):
         scales = scales.reshape(())

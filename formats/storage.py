@@ -33,7 +33,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, CompressedTensor]) -> N
     arrays: dict[str, np.ndarray] = {}
     described: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
-        parts = {"codes": tensor.packed}
+        parts: dict[str, np.ndarray] = {"codes": tensor.packed}
         if tensor.zero_points is not None:
             parts["zero_points"] = pack(tensor.zero_points, tensor.number_format.bits)
         if tensor.offsets is not None:
