@@ -97,6 +97,7 @@ def _biased_layers(module: ir.IRModule) -> list[_Biased]:
             bias = rewriter.values.get(other)
             if operator not in ANCHORS or operator_of(bias) != "relax.dequantize":
                 continue
+            assert isinstance(bias, relax.Call)
             codes = bias.args[0]
             if isinstance(codes, ir.GenericConst) and codes.ty.dtype == "int32":
                 axis = -1 if operator == "relax.matmul" else 1 - len(var.ty.shape.values)

@@ -16,7 +16,7 @@ import numpy as np
 from tvm import ir, relax
 
 from .integer_only.context import permutation
-from .rewrite import Rewriter, as_array, constant, operator_of
+from .rewrite import Rewriter, as_array, constant, operator_of, variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,9 @@ class _Columns:
 
 #: Operators that act on each element by itself.
 _ELEMENTWISE = frozenset({"fewbits.lookup", "relax.quantize", "relax.dequantize", "relax.nn.relu"})
-_PAIRWISE = frozenset({"fewbits.add", "fewbits.multiply"})
+_PAIRWISE = frozenset(
+    {"fewbits.add", "fewbits.multiply", "fewbits.divide", "relax.maximum", "relax.minimum"}
+)
 
 
 def channels_last(module: ir.IRModule) -> ir.IRModule:
@@ -54,6 +56,7 @@ class _ChannelsLast:
         self.rewriter = Rewriter(module)
         self.views: dict[relax.Var, _View | _Columns] = {}
         self.written: dict[relax.Var, relax.Expr] = {}
+        self.outputs = set(variables(self.rewriter.function.body.body))
 
     def run(self) -> ir.IRModule:
         for var, value in self.rewriter.bindings:
@@ -75,8 +78,10 @@ class _ChannelsLast:
         first = call.args[0]
         view = self.views.get(first) if isinstance(first, relax.Var) else None
         if operator in _ELEMENTWISE and view is not None:
-            if operator != "fewbits.lookup" and not _per_tensor(call):
+            if operator in ("relax.quantize", "relax.dequantize") and not _per_tensor(call):
                 return False
+            if operator == "relax.dequantize" and var in self.outputs:
+                return False  # the output itself is to be codes, in the order the user knows
             moved = self.rewriter.emit(
                 relax.Call(
                     call.op,
@@ -145,7 +150,8 @@ class _ChannelsLast:
         return True
 
     def _pair(self, var: relax.Var, call: relax.Call) -> bool:
-        views = [self.views.get(a) if isinstance(a, relax.Var) else None for a in call.args]
+        operands = call.args[:2]  # a quotient has a table as well
+        views = [self.views.get(a) if isinstance(a, relax.Var) else None for a in operands]
         known = [v for v in views if isinstance(v, _View)]
         if not known or any(isinstance(v, _Columns) for v in views):
             return False
@@ -153,7 +159,7 @@ class _ChannelsLast:
         if len(axes) != len(_shape(var)):
             return False
         bases: list[relax.Expr] = []
-        for argument, view in zip(call.args, views, strict=True):
+        for argument, view in zip(operands, views, strict=True):
             if isinstance(view, _View) and view.axes == axes:
                 bases.append(view.base)
             elif isinstance(argument, ir.GenericConst):
@@ -167,7 +173,7 @@ class _ChannelsLast:
                 bases.append(self.rewriter.emit(relax.op.permute_dims(whole, _inverse(axes)), name))
             else:
                 return False
-        moved = relax.Call(call.op, bases, call.attrs, call.ty_args)
+        moved = relax.Call(call.op, [*bases, *call.args[2:]], call.attrs, call.ty_args)
         self.views[var] = _View(self.rewriter.emit(moved, var.name), axes)
         return True
 

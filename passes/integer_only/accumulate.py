@@ -18,7 +18,7 @@ LARGEST_OFFSET = 2.0**29
 
 
 @dataclasses.dataclass(frozen=True)
-class _Folded:
+class Folded:
     """Integer constants of a multiply-accumulate layer, channels first."""
 
     weights: np.ndarray
@@ -27,13 +27,13 @@ class _Folded:
     shift: int
 
 
-def _fold(
+def fold(
     weights: np.ndarray,
     scale: np.ndarray,
     data: Codes,
     bias: np.ndarray,
     target: Target,
-) -> _Folded | None:
+) -> Folded | None:
     """Fold zero points, bias and rounding of `weights` [O, ...] (int64) into two constants.
 
     None where the accumulator may leave int32.
@@ -57,7 +57,7 @@ def _fold(
     if integers is None:
         return None
     narrow = np.abs(rows).max(initial=0) <= 127
-    return _Folded(
+    return Folded(
         weights.astype(np.int8 if narrow else np.int16),
         constant(integers.bias),
         constant(integers.multiplier),
@@ -65,7 +65,9 @@ def _fold(
     )
 
 
-def _bias(context: Context, value: relax.Expr, axis: int) -> tuple[relax.Expr, np.ndarray | None]:
+def constant_bias(
+    context: Context, value: relax.Expr, axis: int
+) -> tuple[relax.Expr, np.ndarray | None]:
     """The multiply-accumulate under a constant bias, and the bias along `axis` (None: not one)."""
     call = context.call(value, "relax.add", "relax.subtract")
     if call is None:
@@ -88,7 +90,7 @@ def _bias(context: Context, value: relax.Expr, axis: int) -> tuple[relax.Expr, n
 def convolution(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
     """conv1d/conv2d with constant weights, bias and clamp → ``fewbits.conv2d``."""
     inner, target = context.clamp(value, target)
-    inner, bias = _bias(context, inner, 1)
+    inner, bias = constant_bias(context, inner, 1)
     call = context.call(inner, "relax.nn.conv2d", "relax.nn.conv1d")
     if call is None or bias is None:
         return None
@@ -109,7 +111,7 @@ def convolution(context: Context, value: relax.Expr, target: Target) -> relax.Ex
         padding = [0, padding[0], 0, padding[1]]
     ohwi = kernel.transpose(0, 2, 3, 1)
     bias = np.broadcast_to(bias, (len(ohwi),)).astype(np.float64)
-    folded = _fold(ohwi, weights.scale, data, bias, target)
+    folded = fold(ohwi, weights.scale, data, bias, target)
     if folded is None:
         return None
     nhwc = context.permute(codes, [0, 2, 3, 1], f"{name}:in")
@@ -137,7 +139,7 @@ def convolution(context: Context, value: relax.Expr, target: Target) -> relax.Ex
 def dense(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
     """matmul with a constant matrix, bias and clamp → ``fewbits.dense``."""
     inner, target = context.clamp(value, target)
-    inner, bias = _bias(context, inner, -1)
+    inner, bias = constant_bias(context, inner, -1)
     call = context.call(inner, "relax.matmul")
     if call is None or bias is None:
         return None
@@ -149,7 +151,7 @@ def dense(context: Context, value: relax.Expr, target: Target) -> relax.Expr | N
     name = context.name(inner)
     rows = weights.codes.T
     scale = np.broadcast_to(weights.scale if weights.axis == 1 else weights.scale[:1], len(rows))
-    folded = _fold(rows, scale, data, np.broadcast_to(bias, (len(rows),)), target)
+    folded = fold(rows, scale, data, np.broadcast_to(bias, (len(rows),)), target)
     if folded is None:
         return None
     return context.emit(

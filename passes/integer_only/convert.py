@@ -9,23 +9,38 @@ from tvm import ir, relax
 from ..rewrite import operator_of
 from .accumulate import convolution, dense, matmul
 from .context import Context, Target, scalar_parameters
-from .elementwise import addition, function_of_one, multiplication
+from .elementwise import (
+    addition,
+    function_of_one,
+    larger_or_smaller,
+    multiplication,
+    quotient,
+)
 from .movement import concat, move, move_first, move_later, split
-from .reduce import average_pool, max_pool, softmax
+from .normalization import layer_norm, prelu
+from .reduce import average_pool, extreme, max_pool, softmax
+from .upsampling import bilinear, transposed_convolution
 
 Rule = Callable[[Context, relax.Expr, Target], relax.Expr | None]
 
 #: In order: fused forms before what they consist of.
 RULES: tuple[Rule, ...] = (
     convolution,
+    transposed_convolution,
     dense,
     matmul,
     function_of_one,
     addition,
     multiplication,
+    quotient,
+    larger_or_smaller,
     average_pool,
     max_pool,
+    extreme,
     softmax,
+    layer_norm,
+    prelu,
+    bilinear,
     move,
     split,
     concat,

@@ -11,7 +11,7 @@ from tvm import ir, relax
 from ...ops.integer.arithmetic import possible_requantization
 from ...ops.registry import meaning_of
 from ..quantize.operators import SCALAR_UNARY, UNARY
-from ..rewrite import as_array, operator_of, variables
+from ..rewrite import as_array, constant, operator_of, variables
 from .context import Codes, Context, Target, encode
 
 #: Multipliers of an addition are int16; more shift than this would overflow the int32 sum.
@@ -81,6 +81,60 @@ def multiplication(context: Context, value: relax.Expr, target: Target) -> relax
         minimum=target.minimum,
         maximum=target.maximum,
     )
+
+
+#: Reciprocals beyond this many output steps saturate whatever is divided.
+_LARGEST_QUOTIENT = 256
+_QUOTIENT_SHIFT = 14
+
+
+def quotient(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
+    """Quotient of two int8 tensors, with a clamp → ``fewbits.divide``."""
+    inner, target = context.clamp(value, target)
+    call = context.call(inner, "relax.divide")
+    if call is None:
+        return None
+    a, b = context.codes(call.args[0]), context.codes(call.args[1])
+    if a is None or b is None:
+        return None
+    divisor = (np.arange(-128, 128, dtype=np.float64) - b.zero_point) * b.scale
+    steps = np.full(256, np.inf)  # a division by zero saturates
+    np.divide(a.scale / target.scale, divisor, out=steps, where=divisor != 0)
+    steps = np.clip(steps, -_LARGEST_QUOTIENT, _LARGEST_QUOTIENT)
+    return context.emit(
+        "fewbits.divide",
+        [
+            a.expression,
+            b.expression,
+            constant(np.rint(np.ldexp(steps, _QUOTIENT_SHIFT)).astype(np.int32)),
+        ],
+        context.name(inner),
+        target,
+        a_zero=a.zero_point,
+        bias=round(math.ldexp(target.zero_point + 0.5, _QUOTIENT_SHIFT)),
+        shift=_QUOTIENT_SHIFT,
+        minimum=target.minimum,
+        maximum=target.maximum,
+    )
+
+
+def larger_or_smaller(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
+    """Maximum or minimum of two tensors: of their codes, once they mean the same."""
+    inner, target = context.clamp(value, target)
+    call = context.call(inner, "relax.maximum", "relax.minimum")
+    if call is None:
+        return None
+    name = context.name(inner)
+    operands: list[relax.Expr] = []
+    for index, argument in enumerate(call.args):
+        known, codes = context.constant(argument), context.codes(argument)
+        if known is not None:
+            operands.append(constant(encode(known, target)))
+        elif codes is not None:
+            operands.append(context.rescale(codes, target, f"{name}:{index}"))
+        else:
+            return None
+    return context.rewriter.emit(relax.Call(call.op, operands), name)
 
 
 def function_of_one(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:

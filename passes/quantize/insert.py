@@ -10,7 +10,7 @@ from tvm import ir, relax
 from ...formats.affine import AffineFormat, AffineParameters
 from ..rewrite import Rewriter, as_array, constant, operator_of
 from .operators import ANCHORS, ARITHMETIC
-from .plan import Plan, channel_axis
+from .plan import Plan, channel_axis, weight_axis
 
 #: Requantization factors (input scale * weight scale / output scale) are kept above this, and
 #: biases below 2^29 accumulator steps, by making a channel's weight scale coarser: its weights are
@@ -102,7 +102,7 @@ class _Insertion:
         source = call.args[0]
         if not isinstance(source, relax.Var) or source.name not in self.quantized:
             return call
-        axis = array.ndim - 1 if operator_of(call) == "relax.matmul" else 0
+        axis = weight_axis(call)
         data = self.parameters[source.name]
         bias = self._bias_constant(var)
         scale = self._weight_scale(array, axis, data, bias, self.plan.anchors[var.name])

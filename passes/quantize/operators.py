@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 #: Multiply-accumulate: followed by a constant bias and an activation, all in one integer operator.
-ANCHORS = frozenset({"relax.nn.conv2d", "relax.nn.conv1d", "relax.matmul"})
+ANCHORS = frozenset(
+    {"relax.nn.conv2d", "relax.nn.conv1d", "relax.nn.conv2d_transpose", "relax.matmul"}
+)
 
-#: Two operands; an activation may follow.
-ARITHMETIC = frozenset({"relax.add", "relax.subtract", "relax.multiply"})
+#: Two operands of any shape; an activation may follow.
+ARITHMETIC = frozenset(
+    {"relax.add", "relax.subtract", "relax.multiply", "relax.maximum", "relax.minimum"}
+)
 
 #: Activations that are only a clamp of the result, so that they cost nothing after requantization.
 CLAMPS = frozenset({"relax.nn.relu", "relax.clip"})
@@ -22,9 +26,7 @@ UNARY = CLAMPS | frozenset(
 )  # fmt: skip
 
 #: Unary when one operand is a scalar constant.
-SCALAR_UNARY = ARITHMETIC | frozenset(
-    {"relax.divide", "relax.power", "relax.maximum", "relax.minimum"}
-)
+SCALAR_UNARY = ARITHMETIC | frozenset({"relax.divide", "relax.power"})
 
 #: Data movement: the output's codes are the input's codes.
 MOVERS = frozenset(
@@ -38,8 +40,11 @@ MOVERS = frozenset(
 
 #: Reductions whose result gets a range of its own.
 POOLS = frozenset(
-    {"relax.nn.avg_pool2d", "relax.nn.avg_pool1d", "relax.nn.adaptive_avg_pool2d", "relax.mean"}
-)
+    "relax." + name
+    for name in (
+        "nn.avg_pool2d", "nn.avg_pool1d", "nn.adaptive_avg_pool2d", "mean", "sum", "max", "min",
+    )
+)  # fmt: skip
 
 #: Operators whose output range is known beforehand: (low, high) so that codes are round numbers.
 FIXED_RANGES = {

@@ -15,6 +15,7 @@ import numpy as np
 from tvm import ir, relax
 
 from ...errors import FewbitsError, nearest
+from ..rewrite import layer_of
 from .operators import ANCHORS, ARITHMETIC, CLAMPS, FIXED_RANGES, MOVERS, POOLS, SCALAR_UNARY, UNARY
 
 Var = relax.Var
@@ -81,6 +82,13 @@ def channel_axis(anchor: relax.Expr) -> int:
     return len(anchor.ty.shape.values) - 1 if _operator(anchor) == "relax.matmul" else 1
 
 
+def weight_axis(anchor: relax.Call) -> int:
+    """The axis of a multiply-accumulate layer's weights that makes output channels."""
+    if _operator(anchor) == "relax.matmul":
+        return len(anchor.args[1].ty.shape.values) - 1
+    return 1 if _operator(anchor) == "relax.nn.conv2d_transpose" else 0
+
+
 def _is_scalar(expression: relax.Expr) -> bool:
     return isinstance(expression, ir.GenericConst) and int(np.prod(expression.value.shape)) == 1
 
@@ -101,6 +109,7 @@ class _Graph:
         self.parameters = list(function.params)
         self.bindings = [(b.var, b.value) for block in function.body.blocks for b in block.bindings]
         self.value = dict(self.bindings)
+        self.names = {var.name for var, _ in self.bindings}
         self.users: dict[Var, list[Var]] = {var: [] for var in [*self.parameters, *self.value]}
         body = function.body.body
         self.results = list(body.fields) if isinstance(body, relax.Tuple) else [body]
@@ -135,6 +144,13 @@ class _Graph:
                 if _same_shape(root, var):
                     source[var] = root
         return source
+
+    def mover(self, var: Var) -> relax.Call | None:
+        """The data movement that a value is the result of, or a piece of as with a split."""
+        value = self.value.get(var)
+        if isinstance(value, relax.TupleGetItem) and isinstance(value.tuple_value, relax.Var):
+            value = self.value.get(value.tuple_value)
+        return value if _operator(value) in MOVERS and _is_float(var) else None
 
     def only_user(self, var: Var) -> Var | None:
         users = self.users[var]
@@ -192,11 +208,15 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
 
     for var, value in graph.bindings:
         operator = _operator(value)
+        if isinstance(value, relax.TupleGetItem) and (call := graph.mover(var)) is not None:
+            if not matches(ignore, layer_of(value.tuple_value.name, graph.names), call.op.name):
+                supported[var] = _variables(call)
+            continue
         if operator is None or not _is_float(var) or var in absorbed:
             continue
         assert isinstance(value, relax.Call)
         reason = _unsupported(operator, value)
-        if matches(ignore, var.name, operator):
+        if matches(ignore, layer_of(var.name, graph.names), operator):
             reason = "kept float as asked"
         if reason:
             floats[var.name] = reason
@@ -220,7 +240,7 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
 
     wanted: set[Var] = set()
     for last, operands in supported.items():
-        if last in inner or _operator(graph.value[last]) in MOVERS:
+        if last in inner or graph.mover(last) is not None:
             continue
         wanted.update([last, *operands])
     _spread_over_movers(graph, supported, wanted)
@@ -230,31 +250,49 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
 
 def _check_patterns(graph: _Graph, patterns: Sequence[str]) -> None:
     """A pattern that selects nothing is a misspelt layer, which would silently be quantized."""
-    layers = {v.name: op for v, value in graph.bindings if (op := _operator(value)) is not None}
+    layers = [
+        (layer_of(v.name, graph.names), op)
+        for v, value in graph.bindings
+        if (op := _operator(value)) is not None
+    ]
     for pattern in patterns:
-        if not any(_matches(pattern, name, operator) for name, operator in layers.items()):
+        if not any(_matches(pattern, name, operator) for name, operator in layers):
             raise FewbitsError(
                 "unknown-layer",
                 f"no layer is called {pattern!r}",
                 where="ignore",
-                hint=nearest(pattern, layers),
+                hint=nearest(pattern, {name for name, _ in layers}),
             )
 
 
 def _unsupported(operator: str, call: relax.Call) -> str | None:
     """Why an operator has no integer form here, or None when it has one."""
-    if operator in ("relax.nn.conv2d", "relax.nn.conv1d"):
+    if operator == "relax.nn.conv2d_transpose" and int(call.attrs.groups) != 1:
+        return "transposed convolution in groups has no integer form"
+    if operator in ("relax.nn.conv2d", "relax.nn.conv1d", "relax.nn.conv2d_transpose"):
         return None if isinstance(call.args[1], ir.GenericConst) else "weights are not constant"
     if operator in ANCHORS | ARITHMETIC | UNARY | MOVERS | POOLS | {"relax.nn.softmax"}:
         return None
     if operator in SCALAR_UNARY and any(_is_scalar(a) for a in call.args):
         return None
+    if operator == "relax.divide" and all(isinstance(a, relax.Var) for a in call.args):
+        return None
+    constants = all(isinstance(a, ir.GenericConst) for a in call.args[1:])
+    if operator == "relax.nn.prelu" and constants:
+        return None
+    if operator == "relax.nn.layer_norm" and constants and _over_last_axis(call):
+        return None
     return f"{operator.removeprefix('relax.')} has no integer form"
+
+
+def _over_last_axis(norm: relax.Call) -> bool:
+    rank = len(norm.args[0].ty.shape.values)
+    return [int(axis) % rank for axis in norm.attrs.axes] == [rank - 1]
 
 
 def _spread_over_movers(graph: _Graph, supported: dict[Var, list[Var]], wanted: set[Var]) -> None:
     """A mover is quantized on both sides as soon as one side is."""
-    movers = [v for v in supported if _operator(graph.value[v]) in MOVERS]
+    movers = [v for v in supported if graph.mover(v) is not None]
     for var in reversed(movers):
         if var in wanted:
             wanted.update(supported[var])

@@ -1,8 +1,9 @@
 """Resize, by what it is: one constant linear map per axis.
 
-Nearest picks elements by constant indices, linear and cubic multiply by a constant matrix with a
-few taps per row. That covers every coordinate mode, antialiasing and cropping exactly, and leaves
-operators that every back end has.
+Bilinear resizing of images in the usual modes is Relax's own operator. For the rest, nearest picks
+elements by constant indices, linear and cubic multiply by a constant matrix with a few taps per
+row. That covers every coordinate mode, antialiasing and cropping exactly, and leaves operators
+that every back end has.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def _resize(node: Node) -> Result:
     if mode not in ("nearest", "linear", "cubic"):
         raise node.error("invalid-node", f"mode = {mode!r}")
     x = node[0]
+    if mode == "linear" and (image := _image(node, axes, sizes, scales)) is not None:
+        return image
     for position, axis in enumerate(axes):
         size, scale = sizes[position], scales[position]
         check_extents([size, shape[axis] if mode != "nearest" else 1], "float64", node.where)
@@ -37,6 +40,32 @@ def _resize(node: Node) -> Result:
         where = _coordinates(node, shape[axis], size, scale, region.get(axis, (0.0, 1.0)))
         x = node.emit(_along(node, x, axis, mode, where, scale))
     return x
+
+
+#: Coordinate modes in which only the extents matter.
+_PLAIN_MODES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+
+
+def _image(node: Node, axes: list[int], sizes: list[int], scales: list[float]) -> relax.Expr | None:
+    """`image.resize2d` for the height and width of an NCHW image; None where it differs."""
+    shape, wanted = node.shape(0), dict(zip(axes, sizes, strict=True))
+    mode = node.string("coordinate_transformation_mode", "half_pixel")
+    if len(shape) != 4 or mode not in _PLAIN_MODES or node.dtype() != "float32":
+        return None
+    if node.int("antialias", 0) or node.int("exclude_outside", 0):
+        return None
+    for axis, size, scale in zip(axes, sizes, scales, strict=True):
+        if size != shape[axis] * scale or (axis < 2 and size != shape[axis]):
+            return None
+    height, width = (wanted.get(axis, shape[axis]) for axis in (2, 3))
+    check_extents([height, width], "float64", node.where)
+    return op.image.resize2d(
+        node[0],
+        (height, width),
+        layout="NCHW",
+        method="linear",
+        coordinate_transformation_mode=mode,
+    )
 
 
 def _target(node: Node, axes: list[int]) -> tuple[list[int], list[float]]:
