@@ -1,4 +1,4 @@
-"""Executed instructions of convolution and dense kernels, layer by layer and target by target.
+"""Executed instructions of convolution, dense and matrix product kernels, layer by layer.
 
 The layers are those of the MLPerf Tiny networks, with random weights (the count depends on shapes
 only). Run it from anywhere: ``python benchmarks/kernels_conv.py [--target cortex-m4 ...]``.
@@ -16,6 +16,7 @@ import numpy as np
 from fewbits.ops.registry import make_call
 from fewbits.targets.mcu.lowering.conv import lower_conv2d
 from fewbits.targets.mcu.lowering.dense import lower_dense
+from fewbits.targets.mcu.lowering.matmul import lower_matmul
 from fewbits.targets.mcu.probe import Probe
 from fewbits.targets.mcu.program import Buffer, KernelCall
 from fewbits.targets.mcu.target import get_target
@@ -37,14 +38,22 @@ CONVOLUTIONS: dict[str, tuple] = {
     "ResNet conv 3x3, 64→64": (8, 8, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1)),
     "ResNet conv 1x1 s2, 32→64": (16, 16, 32, 64, (1, 1), (2, 2), (0, 0, 0, 0)),
 }
-# name: rows, depth, outputs
+# name: depth, outputs, shift of the sums (0: the layer's scale is at most 1/64)
 DENSE: dict[str, tuple[int, int, int]] = {
-    "AD dense 640→128": (1, 640, 128),
-    "AD dense 128→128": (1, 128, 128),
-    "AD dense 128→8": (1, 128, 8),
-    "AD dense 8→128": (1, 8, 128),
-    "AD dense 128→640": (1, 128, 640),
-    "KWS dense 64→12": (1, 64, 12),
+    "AD dense 640→128": (640, 128, 0),
+    "AD dense 128→128": (128, 128, 0),
+    "AD dense 128→128, shift 3": (128, 128, 3),
+    "AD dense 128→8": (128, 8, 0),
+    "AD dense 8→128": (8, 128, 0),
+    "AD dense 8→128, shift 3": (8, 128, 3),
+    "AD dense 128→640": (128, 640, 0),
+    "KWS dense 64→12": (64, 12, 0),
+}
+# name: shape of a, shape of b, both run-time values
+PRODUCTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "attention 4x64x32 · 32x64": ((4, 64, 32), (4, 32, 64)),
+    "product 64x128 · 128x64": ((64, 128), (128, 64)),
+    "vector 1x64 · 64x64": ((1, 64), (64, 64)),
 }
 #: CMSIS-NN on Cortex-M4, the same networks: see the README's table of figures.
 CMSIS_NN_M4 = {
@@ -68,14 +77,13 @@ def _weights(rng: np.random.Generator, outputs: int, *shape: int) -> dict[int, n
     return {1: weight, 2: bias.astype(np.int32), 3: multiplier.astype(np.int32)}
 
 
-def _call(operator: str, shape: tuple[int, ...], constants: dict[int, np.ndarray], **attrs: Any):
-    arrays = {0: np.empty(shape, np.int8), **constants}
+def _call(operator: str, arrays: Mapping[int, np.ndarray], **attrs: Any) -> relax.Call:
     variables = [
         relax.Var(f"v{i}", relax.TensorType(array.shape, str(array.dtype)))
         for i, array in arrays.items()
     ]
-    limits = {"shift": 0, "minimum": -128, "maximum": 127, "scale": 1.0, "zero_point": 0}
-    return make_call(operator, variables, **limits, **attrs)
+    common = {"shift": 0, "minimum": -128, "maximum": 127, "scale": 1.0, "zero_point": 0}
+    return make_call(operator, variables, **common | attrs)
 
 
 def calls(target: str) -> Mapping[str, KernelCall]:
@@ -89,16 +97,27 @@ def calls(target: str) -> Mapping[str, KernelCall]:
         constants = _weights(rng, outputs, *kernel, channels)
         shape = (1, h, w, channels)
         call = _call(
-            "fewbits.conv2d", shape, constants,
+            "fewbits.conv2d", {0: np.empty(shape, np.int8), **constants},
             strides=strides, padding=padding, dilation=(1, 1), groups=1, input_zero=-128,
         )  # fmt: skip
         x, y = Buffer("x", shape, "int8"), Buffer("y", (1, out_h, out_w, outputs), "int8")
         found[name] = lower_conv2d(name, call, [x], y, constants, get_target(target))
-    for name, (rows, depth, outputs) in DENSE.items():
+    for name, (depth, outputs, shift) in DENSE.items():
         constants = _weights(rng, outputs, depth)
-        call = _call("fewbits.dense", (rows, depth), constants)
-        x, y = Buffer("x", (rows, depth), "int8"), Buffer("y", (rows, outputs), "int8")
+        arrays = {0: np.empty((1, depth), np.int8), **constants}
+        call = _call("fewbits.dense", arrays, shift=shift)
+        x, y = Buffer("x", (1, depth), "int8"), Buffer("y", (1, outputs), "int8")
         found[name] = lower_dense(name, call, [x], y, constants, get_target(target))
+    for name, (left, right) in PRODUCTS.items():
+        call = _call(
+            "fewbits.matmul", {0: np.empty(left, np.int8), 1: np.empty(right, np.int8)},
+            a_zero=-3, b_zero=5, bias=100, multiplier=2**20,
+        )  # fmt: skip
+        a, b = Buffer("a", left, "int8"), Buffer("b", right, "int8")
+        y = Buffer("y", (*left[:-1], right[-1]), "int8")
+        product = lower_matmul(name, call, [a, b], y, {}, get_target(target))
+        assert product is not None
+        found[name] = product
     return found
 
 
@@ -109,8 +128,8 @@ def measure(target: str) -> dict[str, int]:
     rng = np.random.default_rng(1)
     counts = {}
     for index, (name, call) in enumerate(layers.items()):
-        x = rng.integers(-128, 128, call.inputs[0].shape).astype(np.int8)
-        counts[name] = probe.run(index, [x]).instructions or 0
+        inputs = [rng.integers(-128, 128, x.shape).astype(np.int8) for x in call.inputs]
+        counts[name] = probe.run(index, inputs).instructions or 0
     return counts
 
 

@@ -232,20 +232,23 @@ FB_NAKED void fb_bytes_unsigned_wide(const fb_gemm *gemm __attribute__((unused))
                     FB_V6M_FUNCTION("", FB_V6M_START_WIDE, FB_V6M_PREPARE_WIDE, FB_V6M_STORE_WIDE));
 }
 
+#define FB_V6M_EXTEND "sxtb r4, r4\n"
 FB_NAKED void fb_bytes_signed_narrow(const fb_gemm *gemm __attribute__((unused)),
                                      const uint8_t *acts __attribute__((unused)),
                                      int8_t *output __attribute__((unused)),
                                      int32_t start __attribute__((unused))) {
-    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION("sxtb r4, r4\n",
-                                                        FB_V6M_START, FB_V6M_PREPARE, FB_V6M_STORE));
+    FB_ASM volatile(".syntax unified\n"
+                    FB_V6M_FUNCTION(FB_V6M_EXTEND, FB_V6M_START, FB_V6M_PREPARE,
+                                    FB_V6M_STORE));
 }
 
 FB_NAKED void fb_bytes_signed_wide(const fb_gemm *gemm __attribute__((unused)),
                                    const uint8_t *acts __attribute__((unused)),
                                    int8_t *output __attribute__((unused)),
                                    int32_t start __attribute__((unused))) {
-    FB_ASM volatile(".syntax unified\n" FB_V6M_FUNCTION("sxtb r4, r4\n",
-                                                        FB_V6M_START_WIDE, FB_V6M_PREPARE_WIDE, FB_V6M_STORE_WIDE));
+    FB_ASM volatile(".syntax unified\n"
+                    FB_V6M_FUNCTION(FB_V6M_EXTEND, FB_V6M_START_WIDE, FB_V6M_PREPARE_WIDE,
+                                    FB_V6M_STORE_WIDE));
 }
 
 #endif

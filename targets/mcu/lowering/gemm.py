@@ -109,14 +109,16 @@ def choose(
     if target.family != "arm":
         return InnerProduct("quads", 4)
     if not target.long_multiply:
-        return InnerProduct("bytes", 1, range=_range(weight, requantization))
+        found = _range(weight, requantization)
+        slow = "sums may leave 30 bits" if found == FB_BYTES_ANY else None
+        return InnerProduct("bytes", 1, slow, found)
     if not target.dsp:
         return InnerProduct("quads", 2)
     shift = requantization.shift
     if shift > 8 or (requantization.multiplier.astype(np.int64) << shift >= 2**31).any():
         return InnerProduct("quads", 2, "no SMLAD: the layer's scale is above 1/2")
     if len(weight) == groups:
-        return InnerProduct("quads", 2, "no SMLAD: a single output channel")
+        return InnerProduct("quads", 2)  # A single output channel has no partner.
     parts = zip(np.split(weight, groups), np.split(requantization.bias, groups), strict=True)
     if not all(pairs_hold(w, b, shift) for w, b in parts):
         return InnerProduct("quads", 2, "no SMLAD: sums may leave 24 bits")
