@@ -121,7 +121,7 @@ def _matmul_nbits(operator: MatMulNBits) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize(("signed", "method"), [(True, "absmax"), (True, "affine"),
                                                 (False, "affine")])  # fmt: skip
 @pytest.mark.parametrize("k", [64, 40])
