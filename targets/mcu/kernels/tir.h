@@ -50,6 +50,17 @@ FB_TIR_UNSIGNED(u64, uint64_t, 64)
 #undef FB_TIR_SIGNED
 #undef FB_TIR_UNSIGNED
 
+/* Modulo 2^64. */
+FB_INLINE int64_t fb_tir_add64(int64_t a, int64_t b) {
+    return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+FB_INLINE int64_t fb_tir_sub64(int64_t a, int64_t b) {
+    return (int64_t)((uint64_t)a - (uint64_t)b);
+}
+FB_INLINE int64_t fb_tir_mul64(int64_t a, int64_t b) {
+    return (int64_t)((uint64_t)a * (uint64_t)b);
+}
+
 FB_INLINE int32_t fb_tir_popcount(uint64_t value) {
     int32_t count = 0;
     for (; value; value &= value - 1u) count++;

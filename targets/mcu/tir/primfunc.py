@@ -13,6 +13,7 @@ from tvm import ir, relax, target, tirx, topi
 from tvm.ir import prim
 
 from ....errors import FewbitsError
+from . import legalize_indexing, legalize_ordering  # noqa: F401  (they register themselves)
 from .legalize import LEGALIZATIONS, STARTS_AT_INFINITY
 
 

@@ -19,8 +19,10 @@ import tvm_ffi
 from tvm import ir, sym, tirx
 from tvm.ir import prim
 
-from .expressions import C_TYPES, INT32, ExpressionPrinter
+from . import arithmetic, bits, calls, conversions, logic  # noqa: F401  (they print expressions)
+from .expressions import ExpressionPrinter
 from .interval import Interval
+from .text import C_TYPES, INT32
 
 #: Intermediates up to this many bytes live on the stack, larger ones in scratch memory.
 STACK_BYTES = 256
@@ -34,6 +36,8 @@ _KEYWORDS = frozenset(
     for keyword in line.split()
 )
 _WORD = re.compile(r"[A-Za-z_]\w*")
+#: A line that declares or sets a variable: ``int32_t a;``, ``const int32_t a = ...``, ``a = ...``.
+_WRITTEN = re.compile(r"\s*(?:const )?(?:\w+ )?(\w+)(?:;| = )")
 _DTYPE_BYTES = {name: int(re.sub(r"\D", "", c) or 32) // 8 for name, c in C_TYPES.items()}
 _DTYPE_BYTES["float64"] = 8
 
@@ -75,7 +79,7 @@ class _StatementPrinter:
         self.depth = 1
         self._taken: set[str] = set(_KEYWORDS)
         self._offsets: dict[ir.Var, int] = {}
-        self._bound: list[tuple[int, str]] = []
+        self._locals: set[str] = set()
         self._printers: dict[type, Callable[..., None]] = {
             tirx.SeqStmt: self._sequence,
             tirx.For: self._for,
@@ -188,6 +192,7 @@ class _StatementPrinter:
         c_type = C_TYPES[dtype]
         if elements == 1:
             self.expressions.scalars.add(buffer)
+            self._locals.add(name)
             self._line(f"{c_type} {name};")
         elif buffer in self._offsets:
             offset = self._offsets[buffer]
@@ -214,17 +219,25 @@ class _StatementPrinter:
         self.expressions.names[statement.var] = name
         self.expressions.ranges[statement.var] = value.range
         self.expressions.types[statement.var] = value.dtype
-        self._bound.append((len(self.lines), name))
+        self._locals.add(name)
         self._line(f"const {C_TYPES[value.dtype]} {name} = {value.code};")
 
     def _drop_unused(self) -> collections.Counter[str]:
-        """Remove bound values that nothing uses after all; how often each name is left."""
-        names = collections.Counter(word for line in self.lines for word in _WORD.findall(line))
-        for position, name in reversed(self._bound):
-            if names[name] == 1:
-                names.subtract(_WORD.findall(self.lines[position]))
-                del self.lines[position]
-        return names
+        """Remove what nothing reads: values that simplification left over, accumulators of which
+        only a companion is wanted (an index, not its maximum). How often each name is left."""
+        while True:
+            names = collections.Counter(word for line in self.lines for word in _WORD.findall(line))
+            written = collections.Counter(
+                match[1] for line in self.lines if (match := _WRITTEN.match(line))
+            )
+            idle = {name for name in self._locals if names[name] == written[name] > 0}
+            if not idle:
+                return names
+            self.lines = [
+                line
+                for line in self.lines
+                if not ((match := _WRITTEN.match(line)) and match[1] in idle)
+            ]
 
     def _if(self, statement: tirx.IfThenElse) -> None:
         condition = self.expressions(statement.condition)

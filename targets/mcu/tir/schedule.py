@@ -17,11 +17,14 @@ from tvm.s_tir.schedule import SBlockRV, Schedule, ScheduleError
 
 #: A producer is recomputed at every use where that adds at most this many operations.
 RECOMPUTED_OPERATIONS = 4
-_FLOAT_COSTS = {prim.Add: 1, prim.Sub: 1, prim.Mul: 1, prim.Div: 8, prim.Max: 1, prim.Min: 1}
+_ROOT = "fewbits.root"
+_COSTS = {prim.Add: 1, prim.Sub: 1, prim.Mul: 1, prim.Max: 1, prim.Min: 1}
 _DIVISIONS = (prim.Div, prim.Mod, prim.FloorDiv, prim.FloorMod)
 _DIVISION_COST = 8
 _CALL_COST = 16
 _FREE_CALLS = frozenset({"if_then_else", "likely", "reinterpret", "fabs"})
+#: Below these there are indices and tests of indices, not values.
+_NO_VALUES = (ir.TensorLoad, prim.CmpExpr, prim.LogicalExpr)
 
 
 def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -30,11 +33,10 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
     Blocks that TIR schedules cannot handle (loops written by hand in a legalization) stay as they
     are.
     """
-    # PrimFuncs of BlockBuilder are private and nameless in a module of their own.
-    sch = Schedule(ir.IRModule({"main": function}), error_render_level="none")
-    root = _root(sch)
-    if root is None:
+    begun = _begin(function)
+    if begun is None:
         return function
+    sch, root = begun
     _stage_reductions(sch, root)
     _inline(sch, root)
     _reduced_last(sch, root)
@@ -45,9 +47,11 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
 def fuse_loops(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
     """The function with its only loop nest as one flat loop; None where there are several."""
-    sch = Schedule(ir.IRModule({"main": function}), error_render_level="none")
-    root = _root(sch)
-    blocks = sch.get_child_blocks(root) if root is not None else []
+    begun = _begin(function)
+    if begun is None:
+        return None
+    sch, root = begun
+    blocks = sch.get_child_blocks(root)
     if len(blocks) != 1 or sch.get(blocks[0]).init is not None:
         return None
     loops = sch.get_loops(blocks[0])
@@ -62,10 +66,12 @@ def fuse_loops(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
 
 def multiply_accumulates(function: tirx.PrimFunc) -> int:
     """Multiplications that are summed up, of a legalized function."""
-    sch = Schedule(ir.IRModule({"main": function}), error_render_level="none")
-    root = _root(sch)
+    begun = _begin(function)
+    if begun is None:
+        return 0
+    sch, root = begun
     total = 0
-    for block in sch.get_child_blocks(root) if root is not None else []:
+    for block in sch.get_child_blocks(root):
         body = sch.get(block).body
         if sch.get(block).init is None or not isinstance(body, tirx.BufferStore):
             continue
@@ -79,10 +85,28 @@ def multiply_accumulates(function: tirx.PrimFunc) -> int:
     return total
 
 
-def _root(sch: Schedule) -> SBlockRV | None:
-    body = sch.mod["main"].body
-    is_root = isinstance(body, s_tir.SBlockRealize) and body.block.name_hint == "root"
-    return sch.get_sblock("root") if is_root else None
+def _begin(function: tirx.PrimFunc) -> tuple[Schedule, SBlockRV] | None:
+    """A schedule and its root block, None for a function that is no block."""
+    body = function.body
+    if not isinstance(body, s_tir.SBlockRealize):
+        return None
+    block = body.block
+    # Blocks are found by name, and a legalization may have called one of its own "root".
+    renamed = s_tir.SBlock(
+        block.iter_vars,
+        block.reads,
+        block.writes,
+        _ROOT,
+        block.body,
+        block.init,
+        block.alloc_buffers,
+        block.match_buffers,
+        block.annotations,
+    )
+    realize = s_tir.SBlockRealize(body.iter_values, body.predicate, renamed)
+    module = ir.IRModule({"main": function.with_body(realize)})
+    sch = Schedule(module, error_render_level="none")
+    return sch, sch.get_sblock(_ROOT)
 
 
 def _iterations(sch: Schedule, block: SBlockRV) -> int:
@@ -116,21 +140,29 @@ def _inline(sch: Schedule, root: SBlockRV) -> None:
 
 
 def _cost(block: s_tir.SBlock) -> int:
-    """Operations of one execution: of floats, and integer divisions by what is not constant;
-    comparisons, moves and the rest of integer arithmetic (mostly indices) count as free."""
+    """Operations of one execution: of floats, of 64-bit integers, divisions by what is not
+    constant. Comparisons, moves and 32-bit integer arithmetic count as free."""
     total = 0
 
-    def visit(node: ir.Expr) -> None:
+    def visit(node: ir.Expr) -> tvm_ffi.WalkResult:
         nonlocal total
+        if isinstance(node, _NO_VALUES):
+            return tvm_ffi.WalkResult.SKIP
+        dtype = str(getattr(node.ty, "dtype", ""))
+        wide = dtype.startswith("float") or dtype == "int64"
         if isinstance(node, ir.Call):
             name = str(getattr(node.op, "name", "")).split(".")[-1]
             total += 0 if name in _FREE_CALLS else _CALL_COST
-        elif str(getattr(node.ty, "dtype", "")).startswith("float"):
-            total += _FLOAT_COSTS.get(type(node), 0)
-        elif isinstance(node, _DIVISIONS) and not isinstance(node.b, prim.IntImm):
-            total += _DIVISION_COST
+        elif isinstance(node, _DIVISIONS):
+            total += _DIVISION_COST if wide or not isinstance(node.b, prim.IntImm) else 0
+        elif wide:
+            total += _COSTS.get(type(node), 0)
+        return tvm_ffi.WalkResult.ADVANCE
 
-    tvm_ffi.structural_walk(block.body, [(ir.Expr, visit)])
+    def store(node: tirx.BufferStore) -> None:
+        tvm_ffi.structural_walk(node.value, [(ir.Expr, visit)], order="pre")
+
+    tvm_ffi.structural_walk(block.body, [(tirx.BufferStore, store)])
     return total
 
 

@@ -74,6 +74,12 @@ def more(v):
     made["gather_elements runtime"] = op.gather_elements(
         op.squeeze(b, [0]), op.astype(op.greater(k, relax.const(0, "int64")), "int64"), 0
     )
+    made["take without axis"] = op.take(op.reshape(b, (30,)), k)
+    made["argmax of all"] = op.argmax(x)
+    made["argmin of all keeping axes"] = op.argmin(b, keepdims=True)
+    made["scatter_elements runtime"] = op.scatter_elements(
+        op.squeeze(b, [0]), k, relax.const([[9, 8, 7], [6, 5, 4]], "int8"), 0
+    )
     made["less uint8"] = op.less(n, relax.const(0, "uint8"))
     made["clip uint8"] = op.clip(n, 0, 200)
     made["topk ties"] = op.topk(op.right_shift(b, relax.const(5, "int8")), 3, 1)
@@ -164,3 +170,27 @@ def test_c_means_what_the_oracle_means(name, results):
             np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6)
         else:
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_bad_indices_touch_no_foreign_memory(tmp_path):
+    data = np.arange(6, dtype=np.float32)
+    indices = np.int64([6, -7, 2**31, -(2**31) - 5, 2**40, 5])
+    parameters = {
+        "x": relax.Var("x", relax.TensorType(data.shape, "float32")),
+        "k": relax.Var("k", relax.TensorType(indices.shape, "int64")),
+    }
+    x, k = parameters.values()
+    calls = {
+        "take": op.take(x, k, 0),
+        "gather_elements": op.gather_elements(x, k, 0),
+        "gather_nd": op.gather_nd(x, op.reshape(k, (6, 1))),
+        "scatter_elements": op.scatter_elements(x, k, x, 0),
+        "scatter_nd": op.scatter_nd(x, op.reshape(k, (6, 1)), x),
+    }
+    cases = []
+    for name, call in calls.items():
+        program = lowering.lower(module_of(call, parameters), get_target("c"), "m", {})
+        cases.append(batch.Case(name, program, {"x": data, "k": indices}))
+    for name, outputs in batch.run(cases, tmp_path).items():
+        assert not isinstance(outputs, str), f"{name}: {outputs}"
+        assert set(outputs[0]) <= set(data)
