@@ -9,7 +9,6 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from tvm import ir, relax
@@ -323,13 +322,8 @@ def _share(
 
     moved: set[Var] = set()
     for var in order:
-        value: Any = graph.value.get(var)
-        if isinstance(value, relax.TupleGetItem):  # a piece of a split
-            value = graph.value.get(value.tuple_value)
-        if _operator(value) not in MOVERS:
-            continue
-        assert isinstance(value, relax.Call)
-        if _brings_values(value):
+        value = graph.mover(var)
+        if value is None or _brings_values(value):
             continue
         operands = [v for v in _variables(value) if v in wanted]
         if operands and all(v in wanted for v in _variables(value) if _is_float(v)):
