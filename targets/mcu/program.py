@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+
 import numpy as np
 
 DTYPE_BYTES = {
