@@ -194,7 +194,7 @@ FB_INLINE void fb_dense_multiply(const fb_dense_job *job, int32_t pairs, int32_t
         fb_dense_one_pair_shifted(job);
 }
 
-/* weights and table as above; at least 2 channels. */
+/* weights and table as above. */
 FB_INLINE void fb_dense_pairs(const int8_t *input, int8_t *output, const int16_t *weights,
                               const int32_t *table, int32_t rows, int32_t depth, int32_t channels,
                               int32_t shift, int32_t lo, int32_t hi) {
@@ -213,7 +213,13 @@ FB_INLINE void fb_dense_pairs(const int8_t *input, int8_t *output, const int16_t
             job.end = output + 2 * pairs;
             fb_dense_multiply(&job, 1, shift);
         }
-        if (channels % 2) {
+        if (channels == 1) {
+            int8_t twice[2];
+            job.output = twice;
+            job.end = twice + 2;
+            fb_dense_multiply(&job, 1, shift);
+            *output = twice[0];
+        } else if (channels % 2) {
             job.table = table + 4 * pairs;
             job.weights = weights + 4 * quads * pairs;
             job.output = output + channels - 2;

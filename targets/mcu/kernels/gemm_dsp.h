@@ -29,7 +29,8 @@
  *
  * table    four words a pair of channels: b'u; b'l, m'u, m'l
  *
- * With an odd number of channels the last pair repeats the last but one channel.
+ * With an odd number of channels the last pair repeats the last but one channel; a single channel
+ * is its own partner.
  *
  * The loops are assembly because they need every register of the core, which compilers will not
  * give: gcc and clang both spill. Each has a portable twin for the tests.
@@ -336,9 +337,16 @@ FB_INLINE uint32_t *fb_pairs_widen(uint32_t *acts, const int8_t *const *runs, in
 FB_INLINE void fb_pairs_block(const fb_pairs_job *job, int32_t channels, int32_t pixels,
                               int32_t shift, int32_t lo, int32_t hi) {
     fb_pairs_job part = *job;
-    part.end = part.output + (channels & ~1);
+    int8_t twice[2 * FB_PAIRS_PIXELS];
+    if (channels == 1) {
+        part.output = twice;
+        part.pitch = 2;
+    }
+    part.end = part.output + (channels == 1 ? 2 : channels & ~1);
     fb_pairs_multiply(&part, pixels, shift);
-    if (channels & 1) {
+    if (channels == 1) {
+        for (int32_t p = 0; p < pixels; p++) job->output[p * job->pitch] = twice[2 * p];
+    } else if (channels & 1) {
         part.table += 4 * (channels >> 1);
         part.weights = (const int8_t *)part.weights + 8 * part.quads * (channels >> 1);
         part.output += channels - 2;

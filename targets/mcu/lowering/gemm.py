@@ -117,8 +117,6 @@ def choose(
     shift = requantization.shift
     if shift > 8 or (requantization.multiplier.astype(np.int64) << shift >= 2**31).any():
         return InnerProduct("quads", 2, "no SMLAD: the layer's scale is above 1/2")
-    if len(weight) == groups:
-        return InnerProduct("quads", 2)  # A single output channel has no partner.
     parts = zip(np.split(weight, groups), np.split(requantization.bias, groups), strict=True)
     if not all(pairs_hold(w, b, shift) for w, b in parts):
         return InnerProduct("quads", 2, "no SMLAD: sums may leave 24 bits")

@@ -54,10 +54,11 @@ def table_bytes(
 
 
 def _pairs(array: np.ndarray) -> np.ndarray:
-    """Channels [O, ...] two by two, [ceil(O/2), 2, ...]; an odd last one with the one before."""
+    """Channels [O, ...] two by two, [ceil(O/2), 2, ...]; an odd last one with the one before it,
+    a single one with itself."""
     channels = np.arange(len(array))
     if len(array) % 2:
-        channels = np.insert(channels, -1, channels[-2])
+        channels = np.insert(channels, -1, max(len(array) - 2, 0))
     return array[channels].reshape(-1, 2, *array.shape[1:])
 
 

@@ -22,6 +22,7 @@ SHAPES = {
     "pointwise with padding": (1, 3, 3, 5, 6, (1, 1), (1, 1), (1, 0, 1, 2), (1, 1), 1),
     "long depth": (1, 2, 2, 140, 6, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "single output channel": (1, 3, 3, 6, 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+    "single output channel per group": (1, 4, 5, 6, 2, (2, 3), (1, 1), (1, 1, 0, 1), (1, 1), 2),
     "first layer of speech": (1, 13, 10, 1, 8, (10, 4), (2, 2), (4, 1, 5, 1), (1, 1), 1),
     "first layer of vision": (1, 9, 9, 3, 8, (3, 3), (2, 2), (0, 0, 1, 1), (1, 1), 1),
     "three by three": (1, 6, 5, 8, 7, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
@@ -220,6 +221,15 @@ def test_wide_sums_fall_back_with_a_note(tools: Any) -> None:
     assert call.function == "fb_conv2d_quads"
     assert "24 bits" in str(call.note)
     tools["assert_exact"](lower_conv2d, [case], "cortex-m4")
+
+
+def test_a_single_output_channel_is_quick_with_smlad(tools: Any) -> None:
+    rng = np.random.default_rng(10)
+    case = make(tools, rng, (1, 12, 12, 16, 1, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1))
+    call = case.lower(lower_conv2d, "cortex-m4")
+    assert call.function == "fb_conv2d_pairs"
+    probe = Probe([call], get_target("cortex-m4"))
+    assert probe.run(0, [case.values[0]]).instructions < 4 * call.macs
 
 
 def test_padding_is_not_counted_as_work(tools: Any) -> None:
