@@ -97,7 +97,7 @@ class _Insertion:
 
     def _anchor(self, var: relax.Var, call: relax.Call) -> relax.Expr:
         if not isinstance(call.args[1], ir.GenericConst):
-            return call
+            return self._left_constant(var, call)
         array = as_array(call.args[1]).astype(np.float32)
         source = call.args[0]
         if not isinstance(source, relax.Var) or source.name not in self.quantized:
@@ -121,6 +121,25 @@ class _Insertion:
             f"{var.name}:weight",
         )
         return relax.Call(call.op, [call.args[0], real], call.attrs, call.ty_args)
+
+    def _left_constant(self, var: relax.Var, call: relax.Call) -> relax.Call:
+        """A matrix product whose first factor is constant: it becomes int8, with one scale."""
+        left, right = call.args
+        if not isinstance(left, ir.GenericConst) or right.name not in self.quantized:
+            return call
+        array = as_array(left).astype(np.float32)
+        scale = np.float32(np.abs(array).max(initial=0) / self.weights.maximum or 1.0)
+        real = self.rewriter.emit(
+            relax.op.dequantize(
+                constant(self.weights.encode(array, scale, 0)),
+                constant(scale),
+                constant(np.int8(0)),
+                axis=-1,
+                out_dtype="float32",
+            ),
+            f"{var.name}:weight",
+        )
+        return relax.Call(call.op, [real, right], call.attrs, call.ty_args)
 
     def _bias_constant(self, var: relax.Var) -> np.ndarray | None:
         """The constant that is added to a layer before anything else happens to it."""

@@ -222,7 +222,9 @@ def make_plan(module: ir.IRModule, ignore: Sequence[str]) -> Plan:
             continue
         operands = [v for v in _variables(value) if _is_float(v)]
         last = var
-        if operator in ANCHORS and (bias := graph.bias_of(last)) is not None:
+        # A product of two run-time values has no bias; what is added is another layer.
+        weighted = operator in ANCHORS and isinstance(value.args[1], ir.GenericConst)
+        if weighted and (bias := graph.bias_of(last)) is not None:
             inner.add(last)
             absorbed.add(bias)
             last = bias

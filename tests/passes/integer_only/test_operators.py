@@ -65,6 +65,13 @@ CASES = {
         [node("LayerNormalization", "a g h", axis=-1)],
         {"g": floats(24, offset=1.0), "h": floats(24)}, [ROWS], "fewbits.layer_norm", 3.0,
     ),
+    "MatMul with a constant on the left": (
+        [node("MatMul", "w a")], {"w": floats(6, 5, 5)}, [IMAGE], "fewbits.matmul", 3.0,
+    ),
+    "MatMul of two and a constant": (
+        [helper.make_node("MatMul", ["a", "b"], ["t"], "product"), node("Add", "t c")],
+        {"c": floats(1, 4)}, [IMAGE, (1, 6, 7, 4)], "fewbits.matmul", 2.5,
+    ),
     "Resize": (
         [NEGATION, node("Resize", "t n f", mode="linear")],
         {"f": np.array([1, 1, 2, 3], "float32"), "n": np.zeros(0, "float32")}, [IMAGE],
