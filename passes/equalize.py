@@ -197,6 +197,8 @@ def _passed(call: relax.Call, axis: int) -> tuple[int, int] | None:
     """Where the channels' axis is after an operator that passes factors on, and how many elements
     in a row now belong to one channel; None for any other operator."""
     operator = operator_of(call)
+    if not all(isinstance(e.ty, relax.TensorType) for e in (call, *call.args[:1])):
+        return None  # tuples: concat, split
     before, after = _shape(call.args[0]), _shape(call)
     if operator in _ELEMENTWISE or (operator in _POOLS and axis == 1):
         return axis, 1

@@ -121,6 +121,11 @@ def _unfinished(state: Compilation, as_json: bool) -> None:
         console.print("nothing was written")
 
 
+def _name_width() -> int:
+    """Room for a layer's name beside five other columns."""
+    return max(22, console.width - 58)
+
+
 def _short(name: str, limit: int) -> str:
     """A layer's name with its end, which tells layers apart, in at most `limit` characters."""
     return name if len(name) <= limit else "…" + name[1 - limit :]
@@ -276,8 +281,8 @@ def inspected(found: Inspection, as_json: bool) -> None:
         None,
         ["layer", "operator", "output", "MACs", "weights", "runs in"],
         (
-            (r.name, r.operator, str(r.shape), r.macs or None, r.weights or None,
-             "integers" if r.reason is None else f"float: {r.reason}")
+            (_short(r.name, _name_width()), r.operator, str(r.shape), r.macs or None,
+             r.weights or None, "integers" if r.reason is None else f"float: {r.reason}")
             for r in found.layers
         ),
         text=frozenset({"layer", "operator", "output", "runs in"}),
@@ -304,7 +309,10 @@ def calibrated(found: Encodings, out: Path | None, as_json: bool) -> None:
     print_table(
         f"{found.samples} samples from {found.source}",
         ["name", "low", "high", "scale", "zero point"],
-        ((e.name, e.low, e.high, e.scale, e.zero_point) for e in found.activations),
+        (
+            (_short(e.name, _name_width()), e.low, e.high, e.scale, e.zero_point)
+            for e in found.activations
+        ),
     )
     if out is not None:
         console.print(f"\nencodings: {visible(str(out))}")
@@ -320,7 +328,7 @@ def ranked(ranking: Sensitivity, top: int, as_json: bool) -> None:
         f"SNR of the output when everything is quantized: {ranking.all_db:.2f} dB",
         ["layer", "operator", "alone dB", "without it dB", "weights"],
         (
-            (e.name, e.operator, e.alone_db, e.without_db, e.weights or None)
+            (_short(e.name, _name_width()), e.operator, e.alone_db, e.without_db, e.weights or None)
             for e in ranking.entries
         ),
         text=LAYER_TEXT,
