@@ -35,14 +35,16 @@ class Calibration:
     progress: Callable[[int, int | None], None] | None = None
 
     def observe(
-        self, module: ir.IRModule, names: Iterable[str], make: Callable[[], Observer]
+        self, module: ir.IRModule, names: Iterable[str], make: Callable[[str], Observer]
     ) -> dict[str, Observer]:
         """One observer per name (of a variable or an input), having seen all samples.
+
+        `make` gives a fresh observer for a name.
 
         Raises:
             FewbitsError: ``not-finite`` for a value that overflows or is undefined on some sample.
         """
-        observers = {name: make() for name in names}
+        observers = {name: make(name) for name in names}
         for values in self.run(module, observers):
             for name, observer in observers.items():
                 if not np.isfinite(values[name]).all():

@@ -75,6 +75,8 @@ class _Insertion:
                     new = bias
                 elif operator in ARITHMETIC and var.name not in self.plan.floats:
                     new = self._arithmetic(var, value)
+                elif operator == "relax.take" and var.name in self.quantized:
+                    new = self._table(var, value)
             kept = rewriter.keep(var, new)
             if var.name in self.quantized:
                 self._wrap(var, kept)
@@ -121,6 +123,24 @@ class _Insertion:
             f"{var.name}:weight",
         )
         return relax.Call(call.op, [call.args[0], real], call.attrs, call.ty_args)
+
+    def _table(self, var: relax.Var, call: relax.Call) -> relax.Call:
+        """Rows taken from a constant (an embedding): the constant becomes the result's codes."""
+        table, chosen = call.args[0], self.parameters[var.name]
+        if not isinstance(table, ir.GenericConst):
+            return call
+        scale = np.float32(chosen.scale)
+        real = self.rewriter.emit(
+            relax.op.dequantize(
+                constant(AffineFormat().encode(as_array(table), scale, chosen.zero_point)),
+                constant(scale),
+                constant(np.int8(chosen.zero_point)),
+                axis=-1,
+                out_dtype="float32",
+            ),
+            f"{var.name}:table",
+        )
+        return relax.Call(call.op, [real, *call.args[1:]], call.attrs, call.ty_args)
 
     def _left_constant(self, var: relax.Var, call: relax.Call) -> relax.Call:
         """A matrix product whose first factor is constant: it becomes int8, with one scale."""

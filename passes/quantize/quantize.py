@@ -10,9 +10,10 @@ from tvm import ir
 from ...errors import FewbitsError
 from ...formats.affine import AffineFormat, AffineParameters
 from ..base import Pass, PassContext, register_pass
-from ..observers import make_observer
+from ..observers import Observer, make_observer
 from ..rewrite import Rewriter, operator_of
 from .insert import insert_qdq
+from .masks import Unmasked, masked_values
 from .operators import ANCHORS
 from .plan import Plan, make_plan
 
@@ -116,10 +117,14 @@ class Quantize(Pass):
                 "or --calibration random to try things out",
             )
         observers = {}
+        masked = masked_values(module)
+
+        def make(name: str) -> Observer:
+            observer = make_observer(self.activation_observer, self.percentile)
+            return Unmasked(observer) if name in masked else observer
+
         if context.calibration is not None:
-            observers = context.calibration.observe(
-                module, observed, lambda: make_observer(self.activation_observer, self.percentile)
-            )
+            observers = context.calibration.observe(module, observed, make)
         chosen: dict[str, AffineParameters] = {}
         for group, names in plan.observed.items():
             if group in plan.fixed:
