@@ -18,8 +18,8 @@ from ..rewrite import Rewriter, operator_of, variables
 MASKED = -1e4
 #: What a mask's own range reaches down to: beyond any attention score.
 _MASK_DEPTH = -1000.0
-#: exp(-20) is nothing in 8 bits.
-_DEPTH = 20.0
+#: So far below whatever is not masked; exp(-8) is nothing in 8 bits.
+_DEPTH = 8.0
 
 
 def masked_values(module: ir.IRModule) -> set[str]:
@@ -65,4 +65,4 @@ class Unmasked(Observer):
         low, high = self.inner.range(grid)
         if not self.masked:
             return low, high
-        return (_MASK_DEPTH, 0.0) if low == high == 0.0 else (min(low, high - _DEPTH), high)
+        return (_MASK_DEPTH, 0.0) if low == high == 0.0 else (low - _DEPTH, high)
