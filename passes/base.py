@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -145,7 +147,7 @@ def parse_pass(text: str) -> Pass:
     if not rest.endswith("}"):
         raise FewbitsError("bad-recipe", f"no closing brace in {text!r}", hint=_FORM)
     options = {}
-    for piece in filter(None, (part.strip() for part in rest[:-1].split(";"))):
+    for piece in _options(rest[:-1]):
         key, equals, value = piece.partition("=")
         if not equals:
             raise FewbitsError(
@@ -160,8 +162,32 @@ def parse_pass(text: str) -> Pass:
     return make_pass(name, options)
 
 
+_PLAIN = re.compile(r"[A-Za-z_][\w.*-]*")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
 def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
+    """A value in YAML's flow form on one line; strings are plain or in double quotes."""
+    if isinstance(value, str):
+        if _PLAIN.fullmatch(value) and yaml.safe_load(value) == value:
+            return value
+        quoted = json.dumps(value, ensure_ascii=False)
+        return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in quoted)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_flow(k)}: {_flow(v)}' for k, v in value.items())}}}"
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _options(text: str) -> list[str]:
+    """``a=1; b="x;y"`` in pieces: semicolons in double quotes do not count."""
+    masked = _QUOTED.sub(lambda match: "x" * len(match.group()), text)
+    pieces, start = [], 0
+    for end in [*(m.start() for m in re.finditer(";", masked)), len(text)]:
+        pieces.append(text[start:end].strip())
+        start = end + 1
+    return [piece for piece in pieces if piece]
 
 
 def _load() -> None:
