@@ -170,7 +170,7 @@ class GraphBuilder:
             self.node("BatchNormalization", [*inputs, self.initializer(spread)], shape)
         elif shape[-1] > 2:
             inputs = [x, self.weight((shape[-1],), 1.0), self.weight((shape[-1],), 0.5)]
-            self.node("LayerNormalization", inputs, shape, axis=-1, epsilon=0.01)
+            self.node("LayerNormalization", inputs, shape, axis=-1, epsilon=0.5)
 
     def activation(self, x: str | None = None) -> None:
         """A function of one element."""
