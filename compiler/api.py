@@ -93,7 +93,7 @@ class LoadedModel:
         self.artifact = artifact
         self.instructions: list[int] = []
 
-    def __call__(self, *, raw: bool = False, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, /, *, raw: bool = False, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs for inputs; codes instead of real values with `raw`.
 
         `instructions` then holds the instructions of each sample (empty on the host).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,8 +174,9 @@ def layer_noise(
         scale, zero_point = model.quantization[layer]
         got = (integer_values[layer].astype(np.float64) - zero_point) * scale
         want = float_values[name].astype(np.float64)
-        noise = ((_like(got, want.shape) - want) ** 2).sum()
-        signal = (want**2).sum()
+        if got.size != want.size:
+            continue
+        noise, signal = _noise(got, want), _power(want)
         if signal > 0 and noise > 0:
             result[layer] = round(float(10 * np.log10(signal / noise)), 2)
     return result
@@ -186,14 +188,23 @@ def _values(evaluator: Any, inputs: Sequence[np.ndarray], names: set[str]) -> di
     return {name: values[name].numpy() for name in names}
 
 
-def _like(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Channels-last values in the order of the float value that they stand for."""
-    if array.ndim == 5:  # samples, batch, height, width, channels
-        moved = array.transpose(0, 1, 4, 2, 3)
-        if moved.shape == shape:
-            return moved
-        array = moved if moved.size == np.prod(shape) and array.shape != shape else array
-    return array.reshape(shape)
+def _noise(got: np.ndarray, want: np.ndarray) -> float:
+    """Squared distance of values from those they stand for, whatever order their axes are in.
+
+    Layouts differ from layer to layer (channels last, softmax over the last axis); the order that
+    agrees best is the right one. The first two axes count samples and the batch.
+    """
+    orders = itertools.permutations(range(2, got.ndim)) if 3 < got.ndim < 7 else ()
+    moved = (got.transpose(0, 1, *order) for order in orders)
+    candidates = [got.reshape(want.shape), *(m for m in moved if m.shape == want.shape)]
+    if got.ndim == 5:  # channels first, and then flattened
+        candidates.append(got.transpose(0, 1, 4, 2, 3).reshape(want.shape))
+    return min(_power(candidate - want) for candidate in candidates)
+
+
+def _power(values: np.ndarray) -> float:
+    """The sum of squares; masked values, which are infinite, left out."""
+    return float((values[np.isfinite(values)] ** 2).sum())
 
 
 # -- evaluation sets --------------------------------------------------------------------------
