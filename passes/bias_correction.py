@@ -8,7 +8,7 @@ the module whose earlier layers are corrected already.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm import ir, relax
@@ -94,7 +94,7 @@ def _biased_layers(module: ir.IRModule) -> list[_Biased]:
             continue
         for inner, other in (value.args, list(reversed(value.args))):
             operator = operator_of(rewriter.values.get(inner))
-            bias = rewriter.values.get(other)
+            bias: Any = rewriter.values.get(other)
             if operator not in ANCHORS or operator_of(bias) != "relax.dequantize":
                 continue
             assert isinstance(bias, relax.Call)

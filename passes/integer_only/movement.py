@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -103,8 +104,8 @@ def move_first(context: Context, var: relax.Var, call: relax.Call) -> relax.Expr
 def concat(context: Context, value: relax.Expr, target: Target) -> relax.Expr | None:
     """Concatenation, its inputs brought to the output's scale first."""
     call = context.call(value, "relax.concat")
-    fields = None if call is None else context.definition(call.args[0])
-    if call is None or not isinstance(fields, relax.Tuple):
+    fields: Any = None if call is None else context.definition(call.args[0])
+    if call is None or fields is None or not isinstance(fields, relax.Tuple):
         return None
     name = context.name(value)
     scaled: list[relax.Expr] = []

@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tvm import ir, relax
@@ -146,7 +147,9 @@ class _Graph:
 
     def mover(self, var: Var) -> relax.Call | None:
         """The data movement that a value is the result of, or a piece of as with a split."""
-        value = self.value.get(var)
+        value: Any = self.value.get(var)
+        if value is None:
+            return None
         if isinstance(value, relax.TupleGetItem) and isinstance(value.tuple_value, relax.Var):
             value = self.value.get(value.tuple_value)
         return value if _operator(value) in MOVERS and _is_float(var) else None
