@@ -204,6 +204,8 @@ def compile(
     _dump(options, "8-integer", state.integer.module)
     name = options.name or _model_name(model, state.imported.name)
     state.firmware = make_firmware(state.integer, state.target, name)
+    # RAM is known now, and of flash the constants; the code's size once it is built.
+    check_budgets(state, flash_bytes=state.firmware.constant_bytes, static_ram=0)
     if not options.reaches("emit"):
         return state
     assert out is not None
