@@ -6,6 +6,7 @@ refused with a `FewbitsError`. Any other exception, crash or difference is a fin
     python benchmarks/fuzz_graphs.py --count 1000
     python benchmarks/fuzz_graphs.py --seed 17 --recipe int8        (one graph, in detail)
     python benchmarks/fuzz_graphs.py --count 50 --sanitize          (with ASan and UBSan)
+    python benchmarks/fuzz_graphs.py --count 50 --target cortex-m4  (in the emulator)
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ import onnx
 import onnxruntime
 from fewbits.compiler import driver
 from fewbits.compiler.artifact import Port
+from fewbits.compiler.description import describe, ports
 from fewbits.compiler.driver import Compilation
 from fewbits.compiler.options import Options
-from fewbits.compiler.verify import Oracle, encode_batch, same
+from fewbits.compiler.verify import Oracle, encode_batch, runner_of, same
 from fewbits.errors import FewbitsError
-from fewbits.targets.mcu.firmware import emit_firmware
+from fewbits.targets.mcu.firmware import build_firmware, emit_firmware
 from fewbits.targets.mcu.host import HostRunner
 from fewbits.targets.mcu.target import get_target
 from fewbits.targets.mcu.toolchain import build, system_compiler
@@ -90,16 +92,16 @@ class Case:
     expected: list[np.ndarray]
 
 
-def prepare(seed: int, recipe: str, folder: Path) -> Case | Finding:
+def prepare(seed: int, recipe: str, folder: Path, target: str = "c") -> Case | Finding:
     """Compile the graph of a seed and print its C project."""
     model = graphs.random_model(seed)
     samples = graphs.random_samples(model, SAMPLES, seed)
     name = f"m{seed}_{recipe}"
-    options = Options(target="c", recipe=recipe, to="lower", name=name)
+    options = Options(target=target, recipe=recipe, to="lower", name=name)
     try:
         state = driver.compile(model.SerializeToString(), None, options, samples)
         assert isinstance(state, Compilation) and state.integer and state.firmware
-        inputs, outputs = driver.ports(state)
+        inputs, outputs = ports(state)
         few = {key: array[:4] for key, array in samples.items()}
         codes = encode_batch(few, inputs)
         expected = Oracle(state.integer)(codes)
@@ -154,6 +156,26 @@ def check(case: Case, library: Path) -> Finding:
                 off = np.abs(output.astype(float) - wanted[index]).max()
                 return finding("not exact", f"{port.name!r} by {off:g} on sample {index}")
     return finding(*_distance(case))
+
+
+def emulate(case: Case) -> Finding:
+    """The same for a microcontroller: built on its own and run in the emulator, strictly."""
+    assert case.state.firmware is not None
+    manifest = describe(case.state, case.inputs, case.outputs)
+    try:
+        build_firmware(case.state.firmware, case.folder, None, None)
+        runner = runner_of(case.folder, manifest, strict=True)
+        runs = [runner.run([a[i] for a in case.codes]) for i in range(len(case.codes[0]))]
+    except FewbitsError as error:
+        kind = "refused" if error.code == "out-of-memory" else "crash"
+        return Finding(case.seed, case.recipe, kind, f"{error.code}: {error}")
+    for index, run in enumerate(runs):
+        for port, output, wanted in zip(case.outputs, run.outputs, case.expected, strict=True):
+            if not same(output, wanted[index]):
+                off = np.abs(output.astype(float) - wanted[index]).max()
+                detail = f"{port.name!r} by {off:g} on sample {index}"
+                return Finding(case.seed, case.recipe, "not exact", detail)
+    return Finding(case.seed, case.recipe, *_distance(case))
 
 
 def _run(case: Case, runner: HostRunner, index: int) -> list[np.ndarray]:
@@ -232,10 +254,12 @@ def campaign(
     *,
     batch: int = 20,
     compiler: str | None = None,
+    target: str = "c",
 ) -> Iterable[Finding]:
     """Findings for all seeds and recipes, `batch` projects per compiler call.
 
-    With a `compiler` every project's self-test runs under its sanitizers as well.
+    With a `compiler` every project's self-test runs under its sanitizers as well. Targets other
+    than ``c`` run in the emulator.
     """
     waiting: list[Case] = []
 
@@ -251,9 +275,12 @@ def campaign(
 
     for seed in seeds:
         for recipe in recipes:
-            case = prepare(seed, recipe, folder)
+            case = prepare(seed, recipe, folder, target)
             if isinstance(case, Finding):
                 yield case
+                continue
+            if target != "c":
+                yield emulate(case)
                 continue
             waiting.append(case)
             if len(waiting) >= batch:
@@ -268,6 +295,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, help="only this graph")
     parser.add_argument("--recipe", action="append", choices=["int8", "float"])
+    parser.add_argument("--target", default="c")
     parser.add_argument("--sanitize", action="store_true")
     parser.add_argument("--keep", type=Path, help="folder for the projects")
     arguments = parser.parse_args()
@@ -281,7 +309,7 @@ def main() -> None:
     counts: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        for found in campaign(seeds, recipes, folder, compiler=compiler):
+        for found in campaign(seeds, recipes, folder, compiler=compiler, target=arguments.target):
             label = found.kind
             if found.kind == "refused":
                 label += " " + found.detail.partition(":")[0]
