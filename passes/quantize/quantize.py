@@ -49,6 +49,13 @@ class Quantize(Pass):
         """
         self._check()
         if is_qdq(module):
+            if self.ignore:
+                raise FewbitsError(
+                    "unknown-option",
+                    "the model is quantized already: none of its layers can be kept float",
+                    where="ignore",
+                    hint="quantize the float model instead, or leave --keep-float out",
+                )
             context.note(self.name, None, "the model brings its own scales; they are kept")
             return module
         context.reference = module

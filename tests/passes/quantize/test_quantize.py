@@ -164,6 +164,15 @@ def test_chunks_do_not_change_the_result():
             assert other[name] == (pytest.approx(scale, rel=1e-5), zero_point)
 
 
+def test_a_quantized_model_keeps_its_scales():
+    ctx = context(samples(8, 3, 6, 6))
+    qdq = Quantize().apply(module_of(CONV, PARAMETERS), ctx)
+    assert Quantize().apply(qdq, ctx) is qdq
+    assert "own scales" in ctx.notes[-1].message
+    with pytest.raises(FewbitsError):
+        Quantize(ignore=("c",)).apply(qdq, ctx)
+
+
 # -- passes as text ---------------------------------------------------------------------------
 
 
