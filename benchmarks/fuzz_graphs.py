@@ -31,8 +31,9 @@ from fewbits.compiler import driver
 from fewbits.compiler.artifact import Port
 from fewbits.compiler.description import describe, ports
 from fewbits.compiler.driver import Compilation
+from fewbits.compiler.execution import encode_batch, runner_of
 from fewbits.compiler.options import Options
-from fewbits.compiler.verify import Oracle, encode_batch, runner_of, same
+from fewbits.compiler.verify import Oracle, same
 from fewbits.errors import FewbitsError
 from fewbits.targets.mcu.firmware import build_firmware, emit_firmware
 from fewbits.targets.mcu.host import HostRunner

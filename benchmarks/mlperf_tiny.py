@@ -25,7 +25,8 @@ from typing import Any
 
 import fewbits
 import numpy as np
-from fewbits.compiler.verify import Oracle, encode_batch
+from fewbits.compiler.execution import encode_batch
+from fewbits.compiler.verify import Oracle
 from rich.console import Console
 from rich.table import Table
 

@@ -101,7 +101,7 @@ class LoadedModel:
         Raises:
             FewbitsError: for names, shapes or dtypes that don't fit.
         """
-        from .verify import run_artifact
+        from .execution import run_artifact
 
         outputs, self.instructions = run_artifact(self.artifact, inputs, raw=raw)
         return outputs

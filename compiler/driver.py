@@ -229,8 +229,8 @@ def evaluate_and_keep(
     Raises:
         FewbitsError: as `verify.evaluate_artifact`.
     """
+    from .evaluation import evaluate_artifact
     from .report import write_report
-    from .verify import evaluate_artifact
 
     progress.phase("run the evaluation set")
     found = evaluate_artifact(artifact, data, limit=limit, progress=progress)

@@ -180,7 +180,7 @@ def run_folder(
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Run an artifact on a file of inputs and write a file of outputs."""
     from ..data import load_arrays, save_arrays
-    from ..verify import run_artifact
+    from ..execution import run_artifact
 
     artifact = open_artifact(folder)
     arrays = load_arrays(input_)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fewbits.compiler.artifact import Port
-from fewbits.compiler.verify import _noise, _power, accuracy, same
+from fewbits.compiler.evaluation import accuracy
+from fewbits.compiler.verify import _noise, _power, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

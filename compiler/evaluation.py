@@ -1,0 +1,170 @@
+"""An evaluation set on the product: score, exactness against the oracle, distance from float."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FewbitsError
+from ..targets.mcu.program import Buffer
+from .artifact import Artifact
+from .data import Batch, check_batch, load_arrays
+from .execution import batch_codes, count_samples, encode_batch, run_artifact
+from .progress import Progress, quiet
+from .verify import Oracle, same
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `verify` found on an evaluation set.
+
+    Attributes:
+        samples: how many were run.
+        exact: how many agreed with the oracle bit for bit, in every output.
+        score: accuracy against labels, None without labels.
+        float_score: the same of onnxruntime's float model.
+        snr_db: of the first output against onnxruntime, over all samples.
+        agreement: share of samples whose largest output is onnxruntime's.
+        instructions: (least, mean, most) instructions per inference, None on the host.
+    """
+
+    samples: int
+    exact: int
+    score: float | None
+    float_score: float | None
+    snr_db: float | None
+    agreement: float | None
+    instructions: tuple[int, float, int] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the manifest."""
+        return dataclasses.asdict(self)
+
+
+def evaluate_artifact(
+    artifact: Artifact,
+    data: str | Path | Mapping[str, np.ndarray],
+    *,
+    limit: int | None = None,
+    progress: Progress = quiet,
+) -> Evaluation:
+    """Run an evaluation set (input names and optionally ``labels``) on the product.
+
+    Raises:
+        FewbitsError: as `check_batch`; ``wrong-shape`` for labels that don't fit.
+    """
+    arrays = dict(load_arrays(data)) if isinstance(data, str | Path) else dict(data)
+    infos = [Buffer(p.name, p.shape, p.real_dtype) for p in artifact.inputs]
+    named = {info.name for info in infos}
+    labels = None if "labels" in named else arrays.pop("labels", None)
+    batch = check_batch(arrays, infos, "the evaluation set")
+    count = count_samples(batch, "the evaluation set")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.ndim == 0 or len(labels) != count:
+            raise FewbitsError(
+                "wrong-shape",
+                f"labels of shape {labels.shape} for {count} samples",
+                where="labels",
+                hint="one label a sample",
+            )
+    if limit is not None:
+        batch = {key: array[:limit] for key, array in batch.items()}
+        labels = None if labels is None else labels[:limit]
+        count = min(count, limit)
+    codes, instructions = run_artifact(
+        artifact, batch_codes(batch, artifact), raw=True, progress=progress
+    )
+    exact = _exactness(artifact, batch, codes)
+    first = artifact.outputs[0]
+    real = first.to_real(codes[first.name])
+    wanted = np.concatenate(list(float_outputs(artifact, batch)))
+    wanted = wanted.reshape(real.shape)
+    noise = float(((real - wanted).astype(np.float64) ** 2).sum())
+    signal = float((wanted.astype(np.float64) ** 2).sum())
+    classes = real.ndim == 2 and real.shape[1] > 1
+    return Evaluation(
+        samples=count,
+        exact=exact,
+        score=accuracy(real, labels) if classes and labels is not None else None,
+        float_score=accuracy(wanted, labels) if classes and labels is not None else None,
+        snr_db=float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else None,
+        agreement=float((real.argmax(1) == wanted.argmax(1)).mean()) if classes else None,
+        instructions=(
+            (min(instructions), float(np.mean(instructions)), max(instructions))
+            if instructions
+            else None
+        ),
+    )
+
+
+def _reference(artifact: Artifact, name: str) -> Path:
+    """A file of the artifact's reference.
+
+    Raises:
+        FewbitsError: ``not-an-artifact`` when it is missing.
+    """
+    path = artifact.folder / "reference" / name
+    if not path.is_file():
+        raise FewbitsError(
+            "not-an-artifact",
+            f"the artifact lacks reference/{name}",
+            where=str(artifact.folder),
+            hint="compile the model again",
+        )
+    return path
+
+
+def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float | None:
+    """Share of rows whose largest output is the label; None where labels are no class numbers."""
+    if labels.shape != (len(outputs),) or labels.dtype.kind not in "iu":
+        return None
+    return float((outputs.argmax(1) == labels).mean())
+
+
+def _exactness(artifact: Artifact, batch: Batch, codes: Mapping[str, np.ndarray]) -> int:
+    import tvm
+
+    from .. import ops  # noqa: F401  (registers the dialect before the module is read)
+    from ..ops import integer  # noqa: F401
+
+    path = _reference(artifact, "integer.json")
+    try:
+        oracle = Oracle(tvm.ir.load_json(path.read_text("utf-8")))
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+        raise FewbitsError(
+            "not-an-artifact",
+            f"cannot read the reference: {str(error)[:200]}",
+            where=str(path),
+            hint="compile the model again",
+        ) from error
+    expected = oracle(encode_batch(batch, artifact.inputs))
+    agree = np.ones(len(expected[0]), bool)
+    for port, want in zip(artifact.outputs, expected, strict=True):
+        got = codes[port.name].reshape(want.shape)
+        agree &= np.array([same(g, w) for g, w in zip(got, want, strict=True)])
+    return int(agree.sum())
+
+
+def float_outputs(artifact: Artifact, batch: Batch) -> Iterator[np.ndarray]:
+    """onnxruntime's first output of the float model, sample by sample."""
+    import onnxruntime
+
+    path = _reference(artifact, "model.onnx")
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base
+        raise FewbitsError(
+            "onnxruntime-failed",
+            f"onnxruntime cannot run the float model: {str(error)[:300]}",
+            where=str(path),
+            hint="another version of onnxruntime may",
+        ) from error
+    ports = artifact.inputs
+    for index in range(len(next(iter(batch.values())))):
+        feed = {p.name: batch[p.name][index].reshape(p.shape) for p in ports}
+        yield np.asarray(session.run(None, feed)[0])
