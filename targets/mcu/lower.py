@@ -9,7 +9,7 @@ from tvm import ir, relax
 
 from ...errors import FewbitsError
 from .lowering import RULES
-from .lowering.movement import copy_call
+from .lowering.movement import constant_call, copy_call
 from .program import DTYPE_BYTES, Buffer, KernelCall, Program
 from .target import McuTarget
 from .tir import lower_with_tir
@@ -165,13 +165,10 @@ class _Lowering:
 
     def _output(self, result: relax.Expr, name: str, earlier: Sequence[Buffer]) -> Buffer:
         """The buffer that the caller receives: a copy where it would also be something else's."""
-        if isinstance(result, ir.GenericConst) or result in self.constants:
-            raise FewbitsError(
-                "constant-output",
-                "an output does not depend on any input",
-                where=name,
-                hint="remove the output from the model",
-            )
+        if isinstance(result, ir.GenericConst):
+            return self._constant_output(result.value.numpy(), name, result.ty)
+        if result in self.constants:
+            return self._constant_output(self.constants[result], name, result.ty)
         buffer = self.buffers[result]
         root = self.aliases.get(buffer.name, buffer)
         taken = {self.aliases.get(b.name, b).name for b in earlier}
@@ -181,6 +178,19 @@ class _Lowering:
         copy = Buffer(f"{name}:copy", buffer.shape, buffer.dtype, buffer.scale, buffer.zero_point)
         self.calls.append(copy_call(name, buffer, copy))
         return copy
+
+    def _constant_output(self, array: np.ndarray, name: str, ty: relax.TensorType) -> Buffer:
+        """An output that no input changes is copied from flash."""
+        if not self.function.params:
+            raise FewbitsError(
+                "constant-output",
+                "no output depends on an input: there is nothing to compute",
+                where=name,
+                hint="remove the output from the model, or give the model an input",
+            )
+        output = self._buffer(f"{name}:constant", ty)
+        self.calls.append(constant_call(name, array, output))
+        return output
 
 
 def _constants_in_tuples(call: relax.Call) -> bool:

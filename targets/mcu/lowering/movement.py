@@ -298,6 +298,19 @@ def copy_call(layer: str, source: Buffer, output: Buffer) -> KernelCall:
     )
 
 
+def constant_call(layer: str, array: np.ndarray, output: Buffer) -> KernelCall:
+    """A call that copies a constant of the same dtype to a buffer."""
+    return KernelCall(
+        layer=layer,
+        operator="constant",
+        function="fb_copy",
+        header="move.h",
+        arguments=(output, Constant("value", np.ascontiguousarray(array)), output.bytes),
+        inputs=(),
+        outputs=(output,),
+    )
+
+
 def _element(buffer: Buffer) -> int:
     return DTYPE_BYTES[buffer.dtype]
 
