@@ -60,9 +60,7 @@ def define(
 
     `infer` gives the result's type from the call (its arguments' types are known).
     """
-    try:
-        operator = ir.Op.get(name)
-    except Exception:  # TVM's error type for an unknown operator differs between versions
+    if name not in ir.Op.list_op_names():
         get_global_func("ir.RegisterOp")(name, description)
         operator = ir.Op.get(name)
         operator.set_attr("FPurity", True)

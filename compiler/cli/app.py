@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ... import __version__
 from .output import console, print_json, print_table, progress, reporting
+
+if TYPE_CHECKING:
+    from ..options import Options
 
 app = typer.Typer(
     name="fewbits",
@@ -61,6 +64,26 @@ def _pass_options(keep_float: list[str], observer: str | None) -> dict[str, dict
     if observer:
         options["activation_observer"] = observer
     return {"quantize": options} if options else {}
+
+
+def _compression(
+    recipe: str,
+    seed: int,
+    bind: list[str],
+    samples: int | None,
+    keep_float: list[str],
+    observer: str | None,
+) -> Options:
+    """The options of verbs that compress a model and don't build it."""
+    from ..options import Options, parse_bindings
+
+    return Options(
+        recipe=recipe,
+        seed=seed,
+        bind=parse_bindings(bind),
+        samples=samples,
+        pass_options=_pass_options(keep_float, observer),
+    )
 
 
 def _version(value: bool) -> None:
@@ -165,16 +188,9 @@ def quantize(
 ) -> None:
     """Compress a model and write it as ONNX with QuantizeLinear/DequantizeLinear."""
     with reporting(as_json):
-        from ..options import Options, parse_bindings
         from . import show
 
-        options = Options(
-            recipe=recipe,
-            seed=seed,
-            bind=parse_bindings(bind),
-            samples=samples,
-            pass_options=_pass_options(keep_float, observer),
-        )
+        options = _compression(recipe, seed, bind, samples, keep_float, observer)
         with progress(as_json) as listener:
             summary = show.quantized(
                 model, None if dry_run else out, options, calibration, opset, listener
@@ -217,16 +233,9 @@ def calibrate(
     """Show the range, scale and zero point of every value that would be quantized."""
     with reporting(as_json):
         from ..encodings import calibrate_model
-        from ..options import Options, parse_bindings
         from . import show
 
-        options = Options(
-            recipe=recipe,
-            seed=seed,
-            bind=parse_bindings(bind),
-            samples=samples,
-            pass_options=_pass_options([], observer),
-        )
+        options = _compression(recipe, seed, bind, samples, [], observer)
         with progress(as_json) as listener:
             found = calibrate_model(model, options, calibration, out, listener)
         show.calibrated(found, out, as_json)
@@ -246,17 +255,10 @@ def sensitivity(
 ) -> None:
     """Rank layers by the damage of quantizing each alone, with a ready exclude list."""
     with reporting(as_json):
-        from ..options import Options, parse_bindings
         from ..sensitivity import rank_layers
         from . import show
 
-        options = Options(
-            recipe=recipe,
-            seed=seed,
-            bind=parse_bindings(bind),
-            samples=samples,
-            pass_options=_pass_options([], observer),
-        )
+        options = _compression(recipe, seed, bind, samples, [], observer)
         with progress(as_json) as listener:
             ranking = rank_layers(model, options, calibration, listener)
         show.ranked(ranking, top, as_json)

@@ -174,17 +174,26 @@ def matmul(context: Context, value: relax.Expr, target: Target) -> relax.Expr | 
     a, b = context.codes(call.args[0]), context.codes(call.args[1])
     if a is None or b is None or len(a.shape) < 2 or len(b.shape) < 2:
         return None
-    name = context.name(inner)
+    return product(context, "fewbits.matmul", a, b, context.name(inner), target, a.shape[-1])
+
+
+def product(
+    context: Context, operator: str, a: Codes, b: Codes, name: str, target: Target, terms: int
+) -> relax.Var | None:
+    """Emit an operator that sums so many products of two run-time values, then requantizes.
+
+    None where int32 cannot hold what may occur.
+    """
     integers = possible_requantization(
         np.array([a.scale * b.scale / target.scale]),
         np.zeros(1),
         target.zero_point,
-        np.array([a.shape[-1] * 255 * 255]),
+        np.array([terms * 255 * 255]),
     )
     if integers is None:
         return None
     return context.emit(
-        "fewbits.matmul",
+        operator,
         [a.expression, b.expression],
         name,
         target,

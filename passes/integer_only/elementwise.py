@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from tvm import ir, relax
 
-from ...ops.integer.arithmetic import possible_requantization
 from ...ops.registry import meaning_of
 from ..quantize.operators import SCALAR_UNARY, UNARY
 from ..rewrite import as_array, constant, operator_of, variables
+from .accumulate import product
 from .context import Codes, Context, Target, encode
 
 #: Multipliers of an addition are int16; more shift than this would overflow the int32 sum.
@@ -59,28 +59,7 @@ def multiplication(context: Context, value: relax.Expr, target: Target) -> relax
     a, b = context.codes(call.args[0]), context.codes(call.args[1])
     if a is None or b is None:
         return None
-    name = context.name(inner)
-    integers = possible_requantization(
-        np.array([a.scale * b.scale / target.scale]),
-        np.zeros(1),
-        target.zero_point,
-        np.array([255 * 255]),
-    )
-    if integers is None:
-        return None
-    return context.emit(
-        "fewbits.multiply",
-        [a.expression, b.expression],
-        name,
-        target,
-        a_zero=a.zero_point,
-        b_zero=b.zero_point,
-        bias=int(integers.bias[0]),
-        multiplier=int(integers.multiplier[0]),
-        shift=integers.shift,
-        minimum=target.minimum,
-        maximum=target.maximum,
-    )
+    return product(context, "fewbits.multiply", a, b, context.name(inner), target, 1)
 
 
 #: Reciprocals beyond this many output steps saturate whatever is divided.
