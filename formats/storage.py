@@ -33,26 +33,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, CompressedTensor]) -> N
     arrays: dict[str, np.ndarray] = {}
     described: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
-        parts: dict[str, np.ndarray] = {"codes": tensor.packed}
-        if tensor.zero_points is not None:
-            parts["zero_points"] = pack(tensor.zero_points, tensor.number_format.bits)
-        if tensor.offsets is not None:
-            parts["offsets"] = tensor.offsets
-        parts |= {f"places/{k}": v for k, v in tensor.places.items()}
-        for key, array in tensor.scales.arrays.items():
-            # numpy has no bfloat16 of its own.
-            parts[f"scales/{key}"] = (
-                array.view(np.uint16) if tensor.scales.storage == "bfloat16" else array
-            )
-        arrays |= {f"{name}/{key}": np.ascontiguousarray(array) for key, array in parts.items()}
-        described[name] = {
-            "format": tensor.number_format.name,
-            "shape": tensor.shape,
-            "granularity": str(tensor.granularity),
-            "sparsity": tensor.sparsity.name,
-            "scales": {"storage": tensor.scales.storage, "shape": tensor.scales.shape},
-            "parts": sorted(parts),
-        }
+        described[name], parts = take_apart(tensor)
+        arrays |= {f"{name}/{key}": array for key, array in parts.items()}
     text = json.dumps({"version": _VERSION, "tensors": described})
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -61,6 +43,33 @@ def save_tensors(path: str | Path, tensors: Mapping[str, CompressedTensor]) -> N
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def take_apart(tensor: CompressedTensor) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a tensor is made of: a description that JSON can hold, and plain arrays by name.
+
+    `put_together` is the way back. Arrays have dtypes of numpy's own (bfloat16 as uint16).
+    """
+    parts: dict[str, np.ndarray] = {"codes": tensor.packed}
+    if tensor.zero_points is not None:
+        parts["zero_points"] = pack(tensor.zero_points, tensor.number_format.bits)
+    if tensor.offsets is not None:
+        parts["offsets"] = tensor.offsets
+    parts |= {f"places/{key}": array for key, array in tensor.places.items()}
+    for key, array in tensor.scales.arrays.items():
+        # numpy has no bfloat16 of its own.
+        parts[f"scales/{key}"] = (
+            array.view(np.uint16) if tensor.scales.storage == "bfloat16" else array
+        )
+    description = {
+        "format": tensor.number_format.name,
+        "shape": list(tensor.shape),
+        "granularity": str(tensor.granularity),
+        "sparsity": tensor.sparsity.name,
+        "scales": {"storage": tensor.scales.storage, "shape": list(tensor.scales.shape)},
+        "parts": sorted(parts),
+    }
+    return description, {key: np.ascontiguousarray(array) for key, array in parts.items()}
 
 
 def load_tensors(path: str | Path) -> dict[str, CompressedTensor]:
@@ -78,7 +87,7 @@ def load_tensors(path: str | Path) -> dict[str, CompressedTensor]:
             if header["version"] != _VERSION:
                 raise FewbitsError("bad-file", f"unknown version {header['version']}")
             return {
-                name: _tensor(
+                name: put_together(
                     description,
                     {part: file.get_tensor(f"{name}/{part}") for part in description["parts"]},
                 )
@@ -92,7 +101,12 @@ def load_tensors(path: str | Path) -> dict[str, CompressedTensor]:
         ) from error
 
 
-def _tensor(description: dict[str, Any], parts: dict[str, np.ndarray]) -> CompressedTensor:
+def put_together(description: dict[str, Any], parts: dict[str, np.ndarray]) -> CompressedTensor:
+    """The tensor that `take_apart` took apart.
+
+    Raises:
+        FewbitsError: where the parts contradict the description.
+    """
     number_format = parse_format(description["format"])
     granularity = parse_granularity(description["granularity"])
     shape = _shape(description["shape"])
