@@ -11,7 +11,7 @@ import torch
 from tvm import ir, relax, tirx
 
 from ..errors import FewbitsError
-from . import integer, meanings  # noqa: F401  (they register the operators)
+from . import compressed, integer, meanings  # noqa: F401  (they register the operators)
 from .meanings.common import from_numpy, ints
 from .registry import meaning_of
 
