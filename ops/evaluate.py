@@ -1,29 +1,93 @@
-"""Run a Relax module with the torch meanings of its operators: oracle and calibration engine."""
+"""Run a Relax module with the torch meanings of its operators: oracle and calibration engine.
+
+A whole module at once (`Evaluator.__call__`, `Evaluator.batched`), or binding by binding, for
+whoever has to look at, or change, what lies between:
+
+    evaluator = Evaluator(module)
+    environment = evaluator.start({"input_ids": ids, "attention_mask": mask})   # n samples
+    for step in evaluator.steps:
+        value = evaluator.run_step(step, environment)      # first axis: samples
+        evaluator.release(step, environment)               # what no later step needs
+    outputs = evaluator.outputs(environment)
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from tvm import ir, relax, tirx
+from tvm import ir, relax
 
 from ..errors import FewbitsError
-from . import compressed, integer, meanings  # noqa: F401  (they register the operators)
-from .meanings.common import from_numpy, ints
+from . import integer, meanings  # noqa: F401  (they register the operators)
+from .meanings.common import share
 from .registry import meaning_of
+from .samples import fill, leading_symbol, match
+from .symbolic import evaluate, is_symbol, symbols
 
 Values = dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One binding of the module.
+
+    Attributes:
+        var: the variable that is bound; its name is the layer's.
+        run: the meaning of the operator that is called, None where nothing is computed.
+        value: the expression that is bound to it.
+        last: variables that neither a later step nor an output uses.
+    """
+
+    var: relax.Var
+    run: Callable[..., Any] | None
+    value: Any
+    last: tuple[relax.Var, ...] = ()
+
+
+@dataclasses.dataclass
+class Environment:
+    """What the variables are at some point of a run. Values may be replaced between steps.
+
+    Attributes:
+        values: by variable. In a run over samples their first axis counts samples: in a module
+            with a symbolic batch that axis is the batch; in others (`mapped`) it is one more axis,
+            before those that the module declares.
+        sizes: the symbolic dimensions.
+        mapped: whether the module is written for one sample, and `torch.vmap` runs it on many.
+        count: how many samples there are.
+        shared: values that are the same for all samples and have no axis for them.
+    """
+
+    values: dict[relax.Var, Any]
+    sizes: dict[relax.Var, int]
+    mapped: bool = False
+    count: int = 1
+    shared: dict[relax.Var, Any] = dataclasses.field(default_factory=dict)
+
+    def __getitem__(self, var: relax.Var) -> Any:
+        """The variable's value, with or without an axis for samples."""
+        return self.values[var] if var in self.values else self.shared[var]
 
 
 class Evaluator:
     """A module, ready to run on torch tensors.
 
+    What follows from constants alone (a few-bit weight that is decoded) is computed once and kept.
+
     Args:
-        module: one Relax function ``main`` as described in docs/architecture.md.
+        module: one Relax function ``main`` as described in docs/architecture.md. Its symbolic
+            dimensions take the sizes that the inputs have.
         device: where to compute, ``"cpu"`` or ``"cuda"``.
+
+    Attributes:
+        steps: the module's bindings in order.
+        batch: the symbolic dimension that is the first of all inputs, or None. Where there is one,
+            many samples simply are a batch; otherwise the module is one for a single sample.
 
     Raises:
         FewbitsError: ``unsupported-operator`` for the first operator without a meaning.
@@ -32,40 +96,44 @@ class Evaluator:
     def __init__(self, module: ir.IRModule, device: str = "cpu") -> None:
         self.function = module["main"]
         self.device = device
-        self.input_names = [parameter.name for parameter in self.function.params]
+        self.parameters: list[relax.Var] = list(self.function.params)
+        self.input_names = [parameter.name for parameter in self.parameters]
         self.output_names = output_names(module)
-        self._constants: dict[Any, torch.Tensor] = {}
-        self._steps: list[tuple[relax.Var, Callable[..., Any] | None, relax.Expr]] = []
-        for block in self.function.body.blocks:
-            for binding in block.bindings:
-                value = binding.value
-                run = None
-                if isinstance(value, relax.Call) and isinstance(value.op, ir.Op):
-                    operator = str(value.op.name)  # pyright: ignore[reportAttributeAccessIssue]
-                    run = meaning_of(operator, where=binding.var.name)
-                self._steps.append((binding.var, run, value))
+        self.batch = leading_symbol(self.parameters)
+        bindings = [b for block in self.function.body.blocks for b in block.bindings]
+        last = _last_uses([b.value for b in bindings], self.function.body.body)
+        self.steps = [
+            Step(b.var, _meaning(b.value, b.var.name), b.value, tuple(last[index]))
+            for index, b in enumerate(bindings)
+        ]
+        #: By variable, what follows from constants alone; None as long as nobody asked for it.
+        self._fixed: dict[relax.Var, Any] = {}
+        #: The module's constants on the device, likewise.
+        self._constants: dict[Any, torch.Tensor | None] = {}
+        for step in self.steps:
+            leaves = list(_leaves(step.value))
+            self._constants.update({c: None for c in leaves if isinstance(c, _CONSTANT)})
+            if all(isinstance(leaf, _CONSTANT) or leaf in self._fixed for leaf in leaves):
+                self._fixed[step.var] = None
 
     def __call__(
         self,
         inputs: Mapping[str, torch.Tensor],
         observe: Callable[[str, Any], None] | None = None,
     ) -> Values:
-        """Outputs by name. `observe(name, value)` sees every binding's value in order."""
-        environment: dict[relax.Var, Any] = {}
-        for parameter in self.function.params:
-            environment[parameter] = inputs[parameter.name]
-        for var, run, value in self._steps:
-            if run is None:
-                result = self._value(value, environment)
-            else:
-                assert isinstance(value, relax.Call)
-                result = run(value, *(self._value(a, environment) for a in value.args))
-            environment[var] = result
+        """Outputs by name. `observe(name, value)` sees every binding's value in order.
+
+        Raises:
+            FewbitsError: ``bad-input`` where shapes contradict the module's or each other.
+        """
+        values = {parameter: inputs[parameter.name] for parameter in self.parameters}
+        environment = Environment(dict(values), match(values))
+        for step in self.steps:
+            result = self.run_step(step, environment)
             if observe is not None:
-                observe(var.name, result)
-        body = self._value(self.function.body.body, environment)
-        results = body if isinstance(body, tuple) else (body,)
-        return dict(zip(self.output_names, results, strict=True))
+                observe(step.var.name, result)
+            self.release(step, environment)
+        return self.outputs(environment)
 
     def batched(
         self,
@@ -73,72 +141,211 @@ class Evaluator:
         names: Iterable[str] = (),
         chunk: int = 64,
     ) -> Iterable[Values]:
-        """Run many samples at once: the first axis of every input counts samples.
+        """Run many samples: the first axis of every input counts samples.
 
-        The module is written for one sample (batch 1); `torch.vmap` runs a chunk of them in one
-        go. Yields, per chunk, the outputs and the values called `names`, each with a first axis
-        that counts samples. Inputs are cast to the types that the module declares.
+        A module with a symbolic batch gets `chunk` samples as its batch; one written for a single
+        sample (batch 1) runs under `torch.vmap`. Yields, per chunk, the outputs and the values
+        called `names`. Their first axis counts samples, except for values in which a module with a
+        symbolic batch has merged that axis with others, or that don't depend on it.
 
         Raises:
             FewbitsError: ``bad-input`` when an input is missing or a sample has another size.
         """
         wanted = set(names)
-        for name in self.input_names:
-            if name not in inputs:
-                known = ", ".join(map(str, inputs))
-                raise FewbitsError("bad-input", "input is missing", where=name, hint=f"got {known}")
-        count = len(next(iter(inputs.values())))
-
-        def one(sample: Values) -> Values:
-            kept: Values = {}
-
-            def keep(name: str, value: Any) -> None:
-                if name in wanted:
-                    kept[name] = value
-
-            kept.update(self(sample, keep))
-            return kept
-
-        for start in range(0, count, chunk):
-            batch = {
-                parameter.name: self._samples(parameter, inputs[parameter.name], start, chunk)
-                for parameter in self.function.params
-            }
+        count = max((len(inputs[name]) for name in self.input_names if name in inputs), default=0)
+        for start in range(0, max(count, 1), chunk):
             with torch.no_grad():
-                yield torch.vmap(one)(batch)
+                known = [name for name in self.input_names if name in inputs]
+                piece = {name: inputs[name][start : start + chunk] for name in known}
+                environment = self.start(piece)
+                kept: Values = {}
+                for step in self.steps:
+                    self.run_step(step, environment)
+                    if step.var.name in wanted:
+                        kept[step.var.name] = _sampled(environment, step.var)
+                    self.release(step, environment)
+                yield {**kept, **self.outputs(environment)}
 
-    def _samples(self, parameter: Any, array: np.ndarray, start: int, chunk: int) -> torch.Tensor:
-        """A chunk of samples, each in the parameter's shape (which has a batch axis of 1)."""
-        piece = np.ascontiguousarray(array[start : start + chunk], str(parameter.ty.dtype))
-        shape = ints(parameter.ty.shape.values)
-        if piece.size != len(piece) * math.prod(shape):
-            raise FewbitsError(
-                "bad-input",
-                f"a sample has shape {piece.shape[1:]}, the model wants {shape}",
-                where=parameter.name,
-            )
-        return torch.from_numpy(piece).reshape(len(piece), *shape).to(self.device)
+    def start(self, inputs: Mapping[str, np.ndarray | torch.Tensor]) -> Environment:
+        """An environment that holds the inputs, ready for the first step.
 
-    def _value(self, expression: relax.Expr, environment: dict[relax.Var, Any]) -> Any:
+        Args:
+            inputs: by name; the first axis of each counts samples. Cast to the declared types.
+
+        Raises:
+            FewbitsError: ``bad-input`` when an input is missing or a sample has another shape.
+        """
+        mapped = self.batch is None
+        values: dict[relax.Var, Any] = {}
+        for parameter in self.parameters:
+            if parameter.name not in inputs:
+                known = ", ".join(map(str, inputs))
+                raise FewbitsError(
+                    "bad-input", "input is missing", where=parameter.name, hint=f"got {known}"
+                )
+            values[parameter] = fill(parameter, inputs[parameter.name], mapped).to(self.device)
+        count = len(values[self.parameters[0]]) if values else 1
+        for parameter, value in values.items():
+            if len(value) != count:
+                raise FewbitsError(
+                    "bad-input",
+                    f"{len(value)} samples, but {count} of input {self.input_names[0]!r}",
+                    where=parameter.name,
+                )
+        return Environment(values, match(values, mapped), mapped, count)
+
+    def run_step(self, step: Step, environment: Environment) -> Any:
+        """Compute one binding and keep its value in the environment.
+
+        Returns:
+            the value, a tensor or a tuple of them, with the axes that `Environment` describes.
+        """
+        if step.var in self._fixed:
+            if self._fixed[step.var] is None:
+                self._fixed[step.var] = self._run(step.value, environment.shared, {}, step.run)
+            result = environment.shared[step.var] = self._fixed[step.var]
+            return result
+        result = self.evaluate(step.value, environment, step.run)
+        depends = any(var in environment.values for var in _variables(step.value))
+        (environment.values if depends else environment.shared)[step.var] = result
+        return result
+
+    def release(self, step: Step, environment: Environment) -> None:
+        """Forget the values that this step was the last to need."""
+        for var in step.last:
+            environment.values.pop(var, None)
+            environment.shared.pop(var, None)
+
+    def outputs(self, environment: Environment) -> Values:
+        """The module's outputs by name, when all steps have run."""
+        body = self.function.body.body
+        fields = list(body.fields) if isinstance(body, relax.Tuple) else [body]
+        results = [_sampled(environment, field) for field in fields]
+        if len(results) == 1 and isinstance(results[0], tuple):
+            results = list(results[0])
+        return dict(zip(self.output_names, results, strict=True))
+
+    def evaluate(
+        self,
+        expression: relax.Expr,
+        environment: Environment,
+        run: Callable[..., Any] | None = None,
+    ) -> Any:
+        """The value of any expression over variables of the environment; calls may be nested.
+
+        `run` is the meaning of the outermost call, where it is known already.
+        """
+        used = {var: environment[var] for var in _variables(expression)}
+        given = [var for var in used if var in environment.values]
+        if not environment.mapped or not given:
+            return self._run(expression, used, environment.sizes, run)
+
+        def one(sample: tuple[Any, ...]) -> Any:
+            local = {**used, **dict(zip(given, sample, strict=True))}
+            return self._run(expression, local, environment.sizes, run)
+
+        return torch.vmap(one)(tuple(used[var] for var in given))
+
+    def _run(
+        self,
+        expression: Any,
+        values: Mapping[relax.Var, Any],
+        sizes: Mapping[relax.Var, int],
+        run: Callable[..., Any] | None = None,
+    ) -> Any:
+        # Tensors that an operator makes from nothing (arange) have to be on the device as well.
+        with contextlib.nullcontext() if self.device == "cpu" else torch.device(self.device):
+            return self._value(expression, values, sizes, run)
+
+    def _value(
+        self,
+        expression: Any,
+        values: Mapping[relax.Var, Any],
+        sizes: Mapping[relax.Var, int],
+        run: Callable[..., Any] | None = None,
+    ) -> Any:
+        if isinstance(expression, _CONSTANT):
+            return self._constant(expression)
+        if isinstance(expression.ty, ir.PrimType):
+            return evaluate(expression, sizes)
         if isinstance(expression, relax.Var):
-            return environment[expression]
-        if isinstance(expression, ir.GenericConst):
-            if expression not in self._constants:
-                array = expression.value.numpy()  # pyright: ignore[reportAttributeAccessIssue]
-                self._constants[expression] = from_numpy(array).to(self.device)
-            return self._constants[expression]
+            return values[expression]
         if isinstance(expression, relax.ShapeExpr):
-            return ints(expression.values)
-        if isinstance(expression, tirx.IntImm | tirx.FloatImm):
-            return expression.value
+            return tuple(evaluate(extent, sizes) for extent in expression.values)
         if isinstance(expression, relax.Tuple):
-            return tuple(self._value(field, environment) for field in expression.fields)
+            return tuple(self._value(field, values, sizes) for field in expression.fields)
         if isinstance(expression, relax.TupleGetItem):
-            return self._value(expression.tuple_value, environment)[expression.index]
-        raise FewbitsError("internal", f"cannot evaluate a {type(expression).__name__}")
+            return self._value(expression.tuple_value, values, sizes)[expression.index]
+        function = run or _meaning(expression)
+        if function is None:
+            raise FewbitsError("internal", f"cannot evaluate a {type(expression).__name__}")
+        return function(expression, *(self._value(a, values, sizes) for a in expression.args))
+
+    def _constant(self, expression: Any) -> torch.Tensor:
+        """A constant as a tensor; those of the module stay on the device."""
+        tensor = self._constants.get(expression)
+        if tensor is None:
+            tensor = share(expression).to(self.device)
+            if expression in self._constants:
+                self._constants[expression] = tensor
+        return tensor
+
+
+_CONSTANT: Any = ir.GenericConst
 
 
 def output_names(module: ir.IRModule) -> list[str]:
     """The module's output names in order."""
     attributes = module["main"].attrs
     return [str(name) for name in attributes["output_names"]]
+
+
+def _meaning(value: Any, where: str | None = None) -> Callable[..., Any] | None:
+    if isinstance(value, relax.Call) and isinstance(value.op, ir.Op):
+        return meaning_of(str(value.op.name), where=where)  # pyright: ignore[reportAttributeAccessIssue]
+    return None
+
+
+def _leaves(expression: Any) -> Iterable[Any]:
+    """The variables, symbolic dimensions and constants of an expression."""
+    if isinstance(expression, _CONSTANT):
+        yield expression
+    elif isinstance(expression.ty, ir.PrimType):
+        yield from symbols([expression])
+    elif isinstance(expression, relax.Var):
+        yield expression
+    elif isinstance(expression, relax.ShapeExpr):
+        yield from symbols(expression.values)
+    elif isinstance(expression, relax.TupleGetItem):
+        yield from _leaves(expression.tuple_value)
+    elif isinstance(expression, relax.Tuple | relax.Call):
+        operands: Any = expression
+        for operand in operands.fields if isinstance(expression, relax.Tuple) else operands.args:
+            yield from _leaves(operand)
+
+
+def _variables(expression: Any) -> list[relax.Var]:
+    """The variables that hold values, each once."""
+    leaves = (leaf for leaf in _leaves(expression) if isinstance(leaf, relax.Var))
+    return list(dict.fromkeys(leaf for leaf in leaves if not is_symbol(leaf)))
+
+
+def _last_uses(values: Sequence[Any], result: Any) -> list[list[relax.Var]]:
+    """By binding, the variables that it is the last to use."""
+    seen = set(_variables(result))
+    last: list[list[relax.Var]] = []
+    for value in reversed(values):
+        final = [var for var in _variables(value) if var not in seen]
+        seen.update(final)
+        last.append(final)
+    return last[::-1]
+
+
+def _sampled(environment: Environment, var: relax.Var) -> Any:
+    """A value; under `torch.vmap` what is the same for all samples is repeated for each."""
+    value = environment[var]
+    if not environment.mapped or var in environment.values:
+        return value
+    if isinstance(value, tuple):
+        return tuple(part.expand(environment.count, *part.shape) for part in value)
+    return value.expand(environment.count, *value.shape)

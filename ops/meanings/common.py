@@ -116,6 +116,11 @@ def from_numpy(array: np.ndarray) -> torch.Tensor:
     return codes.view(torch_dtype(array.dtype.name))
 
 
+def share(constant: Any) -> torch.Tensor:
+    """A Relax constant as a tensor on the same memory (nothing may write to it)."""
+    return torch.from_dlpack(constant.value)
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """A tensor as an array, the other way round."""
     tensor = tensor.detach().cpu().contiguous()

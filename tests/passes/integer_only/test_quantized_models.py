@@ -16,8 +16,7 @@ import pytest
 import torch
 from fewbits.compiler.importer import import_onnx
 from fewbits.compiler.recipe import load_recipe
-from fewbits.ops.evaluate import Evaluator
-from fewbits.ops.registry import meaning_of
+from fewbits.ops.evaluate import Environment, Evaluator
 from fewbits.passes.base import PassContext
 from fewbits.passes.integer_only import integer_only
 from fewbits.passes.rewrite import Rewriter, operator_of
@@ -88,11 +87,10 @@ def worst_steps(module, sample):
     expected = codes_by_real_name(module, sample)
     integer = integer_only(module)
     evaluator = Evaluator(integer)
-    environment = dict(zip(integer["main"].params, sample.values(), strict=True))
+    environment = Environment(dict(zip(evaluator.parameters, sample.values(), strict=True)), {})
     worst = {}
     for var, call in Rewriter(integer).bindings:
-        arguments = [evaluator._value(argument, environment) for argument in call.args]
-        result = meaning_of(operator_of(call))(call, *arguments)
+        result = evaluator.evaluate(call, environment)
         stands_for = call.attrs["stands_for"] if operator_of(call).startswith("fewbits.") else ""
         if stands_for:
             codes = expected[stands_for]
@@ -103,7 +101,7 @@ def worst_steps(module, sample):
             difference = (result.int() - codes.reshape(result.shape).int()).abs()
             worst[var.name] = int(difference.max())
             result = codes.reshape(result.shape)
-        environment[var] = result
+        environment.values[var] = result
     return worst
 
 
