@@ -12,6 +12,7 @@ from tvm import ir, relax
 
 from ...errors import FewbitsError
 from . import (  # noqa: F401  (they fill the table of rules)
+    compressed,
     elementwise,
     layers,
     movement,

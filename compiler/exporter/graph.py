@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from tvm import ir, relax
 
 #: How an ONNX value is referred to: its name, or the names of a tuple's fields.
@@ -52,6 +52,17 @@ class Graph:
         if key not in self._constants:
             self._constants[key] = self.value_name(wanted)
             self.initializers.append(numpy_helper.from_array(array, self._constants[key]))
+        return self._constants[key]
+
+    def raw(self, number: int, shape: tuple[int, ...], data: bytes, wanted: str) -> str:
+        """The name of an initializer of any ONNX element type, given as its ``raw_data``."""
+        key = (f"onnx:{number}", shape, data)
+        if key not in self._constants:
+            self._constants[key] = self.value_name(wanted)
+            tensor = TensorProto(
+                name=self._constants[key], data_type=number, dims=shape, raw_data=data
+            )
+            self.initializers.append(tensor)
         return self._constants[key]
 
     def add(
@@ -175,6 +186,10 @@ class Node:
         """An initializer, by default of argument 0's dtype."""
         array = np.asarray(value, dtype or self.dtype())
         return self.graph.constant(array, f"{self.name}.{label}")
+
+    def raw(self, number: int, shape: tuple[int, ...], data: bytes, label: str) -> str:
+        """An initializer of any ONNX element type, given as its ``raw_data``."""
+        return self.graph.raw(number, shape, data, f"{self.name}.{label}")
 
     def int64(self, values: Iterable[int], label: str) -> str:
         """An initializer with a list of integers, as ONNX takes shapes, axes and pads."""
