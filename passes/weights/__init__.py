@@ -1,0 +1,1 @@
+"""Passes that compress weights: `quantize_weights` and `prune`, layer by layer."""
