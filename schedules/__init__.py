@@ -1,0 +1,1 @@
+"""TIR schedules: how operators run fast, by family of machines."""
