@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,13 +20,27 @@ SMALLEST_FACTOR = 2.0**-22
 LARGEST_BIAS = 2.0**29
 
 
+@dataclasses.dataclass(frozen=True)
+class Grids:
+    """What weights and activations are rounded to.
+
+    Attributes:
+        weights: the weights' grid.
+        activations: the activations' grid, of 8 or 16 bits.
+        per_channel: one weight scale per output channel rather than one per tensor.
+        weight_observer: ``"minmax"`` or ``"mse"``; for symmetric weights.
+        power_of_two: scales are powers of two.
+    """
+
+    weights: AffineFormat
+    activations: AffineFormat
+    per_channel: bool = True
+    weight_observer: str = "minmax"
+    power_of_two: bool = False
+
+
 def insert_qdq(
-    module: ir.IRModule,
-    plan: Plan,
-    parameters: Mapping[str, AffineParameters],
-    weights: AffineFormat,
-    per_channel: bool,
-    weight_observer: str,
+    module: ir.IRModule, plan: Plan, parameters: Mapping[str, AffineParameters], grids: Grids
 ) -> ir.IRModule:
     """The module in QDQ form.
 
@@ -33,11 +48,17 @@ def insert_qdq(
         module: the float module that the plan was made for.
         plan: which values to quantize.
         parameters: scale and zero point by name, for every name in ``plan.quantized``.
-        weights: the weights' grid.
-        per_channel: one weight scale per output channel rather than one per tensor.
-        weight_observer: ``"minmax"`` or ``"mse"``.
+        grids: of weights and activations.
     """
-    return _Insertion(module, plan, parameters, weights, per_channel, weight_observer).run()
+    return _Insertion(module, plan, parameters, grids).run()
+
+
+def power_of_two(scale: np.ndarray) -> np.ndarray:
+    """The next power of two that is not below, float32: nothing clips that did not before."""
+    mantissa, exponent = np.frexp(scale.astype(np.float32))
+    return np.ldexp(np.float32(1.0), np.where(mantissa == 0.5, exponent - 1, exponent)).astype(
+        np.float32
+    )
 
 
 class _Insertion:
@@ -46,16 +67,14 @@ class _Insertion:
         module: ir.IRModule,
         plan: Plan,
         parameters: Mapping[str, AffineParameters],
-        weights: AffineFormat,
-        per_channel: bool,
-        weight_observer: str,
+        grids: Grids,
     ) -> None:
         self.rewriter = Rewriter(module)
         self.plan = plan
         self.parameters = parameters
-        self.weights = weights
-        self.per_channel = per_channel
-        self.weight_observer = weight_observer
+        self.grids = grids
+        self.weights = grids.weights
+        self.dtype = "int8" if grids.activations.bits <= 8 else "int16"
         self.quantized = set(plan.quantized)
         self.input_of: dict[relax.Var, AffineParameters] = {}
         self.bias_scale: dict[relax.Var, np.ndarray] = {}
@@ -86,9 +105,9 @@ class _Insertion:
         """Let the users of `old` see it through int8."""
         chosen = self.parameters[old.name]
         scale = constant(np.float32(chosen.scale))
-        zero_point = constant(np.int8(chosen.zero_point))
+        zero_point = constant(np.dtype(self.dtype).type(chosen.zero_point))
         codes = self.rewriter.emit(
-            relax.op.quantize(value, scale, zero_point, axis=-1, out_dtype="int8"),
+            relax.op.quantize(value, scale, zero_point, axis=-1, out_dtype=self.dtype),
             f"{old.name}:q",
         )
         real = self.rewriter.emit(
@@ -107,16 +126,17 @@ class _Insertion:
         axis = weight_axis(call)
         data = self.parameters[source.name]
         bias = self._bias_constant(var)
-        scale = self._weight_scale(array, axis, data, bias, self.plan.anchors[var.name])
+        output = self.plan.anchors[var.name]
+        scale, zero = self._weight_parameters(array, axis, data, bias, output)
         self.bias_scale[var] = (scale * np.float64(data.scale)).astype(np.float32)
         shape = [1] * array.ndim
         shape[axis] = -1
-        codes = self.weights.encode(array, scale.reshape(shape), 0)
+        codes = self.weights.encode(array, scale.reshape(shape), zero.reshape(shape))
         real = self.rewriter.emit(
             relax.op.dequantize(
                 constant(codes),
                 constant(scale),
-                constant(np.zeros(len(scale), np.int8)),
+                constant(zero),
                 axis=axis,
                 out_dtype="float32",
             ),
@@ -170,22 +190,26 @@ class _Insertion:
                 return next((as_array(a) for a in value.args if _is_constant(a)), None)
         return None
 
-    def _weight_scale(
+    def _weight_parameters(
         self,
         array: np.ndarray,
         axis: int,
         data: AffineParameters,
         bias: np.ndarray | None,
         output: str,
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """float32 scale and int8 zero point per output channel."""
         channels = array.shape[axis]
         rows = np.moveaxis(array, axis, 0).reshape(channels, -1).astype(np.float64)
-        if not self.per_channel:
+        if not self.grids.per_channel:
             rows = rows.reshape(1, -1)
-        largest = np.abs(rows).max(1) if rows.size else np.zeros(len(rows))
-        scale = largest / self.weights.maximum
-        if self.weight_observer == "mse":
-            scale = _least_squares_scale(rows, scale, self.weights)
+        low, high = rows.min(1, initial=0.0), rows.max(1, initial=0.0)
+        if self.weights.symmetric:
+            scale = np.maximum(-low, high) / self.weights.maximum
+            if self.grids.weight_observer == "mse":
+                scale = _least_squares_scale(rows, scale, self.weights)
+        else:
+            scale = (high - low) / (self.weights.maximum - self.weights.minimum)
         scale = np.broadcast_to(scale, (channels,)).copy()
         out = self.parameters.get(output)
         if out is not None:
@@ -194,7 +218,14 @@ class _Insertion:
             offset = np.broadcast_to(np.abs(bias.astype(np.float64)).ravel(), (channels,))
             scale = np.maximum(scale, offset / (LARGEST_BIAS * data.scale))
         scale[scale == 0] = 1.0
-        return scale.astype(np.float32)
+        scale = scale.astype(np.float32)
+        if self.grids.power_of_two:
+            scale = power_of_two(scale)
+        zero = np.zeros(channels, np.int8)
+        if not self.weights.symmetric:
+            steps = np.rint(self.weights.minimum - low / scale.astype(np.float64))
+            zero = np.clip(steps, self.weights.minimum, self.weights.maximum).astype(np.int8)
+        return scale, np.broadcast_to(zero, (channels,)).copy()
 
     def _bias(self, var: relax.Var, call: relax.Call) -> relax.Expr | None:
         """``anchor + constant`` with the constant as int32 in accumulator steps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import numpy as np
 from tvm import ir
 
 from ...errors import FewbitsError
@@ -12,7 +13,7 @@ from ...formats.affine import AffineFormat, AffineParameters
 from ..base import Pass, PassContext, register_pass
 from ..observers import Observer, make_observer
 from ..rewrite import Rewriter, operator_of
-from .insert import insert_qdq
+from .insert import Grids, insert_qdq, power_of_two
 from .masks import Unmasked, masked_values
 from .operators import ANCHORS
 from .plan import Plan, make_plan
@@ -29,6 +30,10 @@ class Quantize(Pass):
         weight_observer: minmax or mse.
         strategy: ``channel`` for one weight scale per output channel, ``tensor`` for one in all.
         symmetric: zero points of activations are 0.
+        narrow: activations never have the most negative code.
+        weight_symmetric: zero points of weights are 0; other weights run on few targets.
+        activation_bits: 8, or 16 as a study: no target computes with 16.
+        scale: ``float``, or ``power-of-two`` for hardware that only shifts.
         ignore: layers that stay float, by name, wildcard, ``re:`` pattern or operator.
     """
 
@@ -39,6 +44,10 @@ class Quantize(Pass):
     weight_observer: str = "minmax"
     strategy: str = "channel"
     symmetric: bool = False
+    narrow: bool = False
+    weight_symmetric: bool = True
+    activation_bits: int = 8
+    scale: str = "float"
     ignore: tuple[str, ...] = ()
 
     def apply(self, module: ir.IRModule, context: PassContext) -> ir.IRModule:
@@ -76,26 +85,33 @@ class Quantize(Pass):
         self, module: ir.IRModule, plan: Plan, parameters: dict[str, AffineParameters]
     ) -> ir.IRModule:
         """Carry out a plan, or a part of it."""
-        weights = AffineFormat(8, symmetric=True, narrow=True)
-        return insert_qdq(
-            module, plan, parameters, weights, self.strategy == "channel", self.weight_observer
+        weights = AffineFormat(8, self.weight_symmetric, narrow=self.weight_symmetric)
+        grids = Grids(
+            weights,
+            self.grid(),
+            per_channel=self.strategy == "channel",
+            weight_observer=self.weight_observer,
+            power_of_two=self.scale == "power-of-two",
         )
+        return insert_qdq(module, plan, parameters, grids)
 
     def grid(self) -> AffineFormat:
         """The activations' grid."""
-        return AffineFormat(8, symmetric=self.symmetric)
+        return AffineFormat(self.activation_bits, symmetric=self.symmetric, narrow=self.narrow)
 
     def _check(self) -> None:
         choices = {
             "strategy": (self.strategy, ("channel", "tensor")),
             "weight_observer": (self.weight_observer, ("minmax", "mse")),
+            "scale": (self.scale, ("float", "power-of-two")),
+            "activation_bits": (self.activation_bits, (8, 16)),
         }
         for option, (value, allowed) in choices.items():
             if value not in allowed:
                 raise FewbitsError(
                     "unknown-option",
                     f"quantize has no {option} {value!r}",
-                    hint=f"choose one of: {', '.join(allowed)}",
+                    hint=f"choose one of: {', '.join(map(str, allowed))}",
                 )
         if not 50.0 < self.percentile <= 100.0:
             raise FewbitsError(
@@ -139,8 +155,18 @@ class Quantize(Pass):
             else:
                 ranges = [observers[name].range(grid) for name in names]
                 low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
-            chosen[group] = grid.parameters(low, high)
+            chosen[group] = self._chosen(grid, low, high)
         return {name: chosen[plan.group[name]] for name in plan.quantized}
+
+    def _chosen(self, grid: AffineFormat, low: float, high: float) -> AffineParameters:
+        found = grid.parameters(low, high)
+        if self.scale == "float":
+            return found
+        scale = float(power_of_two(np.array(found.scale)))
+        if self.symmetric:
+            return AffineParameters(scale, 0)
+        zero = round(grid.minimum - min(low, 0.0) / scale)
+        return AffineParameters(scale, max(grid.minimum, min(zero, grid.maximum)))
 
 
 def is_qdq(module: ir.IRModule) -> bool:
