@@ -105,7 +105,7 @@ def _layer(rewriter: Rewriter, var: relax.Var, value: relax.Expr) -> Layer | Non
         return None
     if source is None or (kind != "convolution" and len(source.ty.shape.values) != 2):
         return None
-    return Layer(var.name, kind, operator, var, value, x, source, groups)
+    return Layer(str(var.name), kind, operator, var, value, x, source, groups)
 
 
 def _weight(rewriter: Rewriter, expression: relax.Expr) -> relax.Expr | None:
