@@ -34,6 +34,7 @@ _LIBRARY = {
     "dynamic8": "dynamic tree over seven decades, 4 to 8 bits; udynamic8 has no sign",
     "flint4": "integers near 0, powers of two far from it; 3 to 8 bits, also uflint4",
     "pot4": "0 and powers of two, 3 to 6 bits; also upot4",
+    "log8x16": "0 and powers of 2^(1/16), 3 to 8 bits, any number of steps an octave",
     "bcq3": "binary coding: scales per bit plane fitted to each group, 1 to 8 bits",
 }
 

@@ -10,14 +10,15 @@ from .dynamic import DynamicTree
 from .flint import Flint, PowerOfTwo
 from .floating import Float
 from .integer import Integer
+from .logarithmic import Logarithmic
 
 # A new family is a new entry here: each turns a name it knows into a format.
-FAMILIES = (Integer, Float, Codebook, DynamicTree, Flint, PowerOfTwo, BinaryCoding)
+FAMILIES = (Integer, Float, Codebook, DynamicTree, Flint, PowerOfTwo, Logarithmic, BinaryCoding)
 
 _EXAMPLES = (
     "int8", "int8-narrow", "int4", "uint4", "fp8_e4m3fn", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3",
     "fp4_e2m1", "nf4", "af4", "fp4-bnb", "quantile4", "dynamic8", "udynamic8", "dynamic4",
-    "flint4", "uflint4", "pot4", "upot4", "bcq3",
+    "flint4", "uflint4", "pot4", "upot4", "log8x16", "bcq3",
 )  # fmt: skip
 
 

@@ -22,14 +22,20 @@ from .compressed import CompressedTensor
 from .granularity import parse_granularity
 from .packing import pack, unpack
 from .parse import parse_format
+from .plain import PLAIN_TYPES, PlainTensor, StoredTensor, plain_dtype
 from .scales import StoredScales
 from .sparsity import parse_sparsity
 
 _VERSION = 1
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, CompressedTensor]) -> None:
-    """Write compressed tensors to one file; what was there is replaced when all is written."""
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, StoredTensor], extra: Mapping[str, str] | None = None
+) -> None:
+    """Write compressed tensors to one file; what was there is replaced when all is written.
+
+    `extra` texts go into the file's metadata; `load_extra` reads them.
+    """
     arrays: dict[str, np.ndarray] = {}
     described: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
@@ -39,17 +45,19 @@ def save_tensors(path: str | Path, tensors: Mapping[str, CompressedTensor]) -> N
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        save_file(arrays, temporary, metadata={"fewbits": text})
+        save_file(arrays, temporary, metadata={**(extra or {}), "fewbits": text})
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def take_apart(tensor: CompressedTensor) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def take_apart(tensor: StoredTensor) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What a tensor is made of: a description that JSON can hold, and plain arrays by name.
 
     `put_together` is the way back. Arrays have dtypes of numpy's own (bfloat16 as uint16).
     """
+    if isinstance(tensor, PlainTensor):
+        return _take_plain_apart(tensor)
     parts: dict[str, np.ndarray] = {"codes": tensor.packed}
     if tensor.zero_points is not None:
         parts["zero_points"] = pack(tensor.zero_points, tensor.number_format.bits)
@@ -72,7 +80,37 @@ def take_apart(tensor: CompressedTensor) -> tuple[dict[str, Any], dict[str, np.n
     return description, {key: np.ascontiguousarray(array) for key, array in parts.items()}
 
 
-def load_tensors(path: str | Path) -> dict[str, CompressedTensor]:
+def _take_plain_apart(tensor: PlainTensor) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    values = tensor.values
+    parts = {"values": values.view(np.uint16) if tensor.dtype == "bfloat16" else values}
+    parts |= {f"places/{key}": array for key, array in tensor.places.items()}
+    description = {
+        "format": tensor.dtype,
+        "shape": list(tensor.shape),
+        "sparsity": tensor.sparsity.name,
+        "parts": sorted(parts),
+    }
+    return description, {key: np.ascontiguousarray(array) for key, array in parts.items()}
+
+
+def load_extra(path: str | Path) -> dict[str, str]:
+    """The texts that `save_tensors` got as `extra`.
+
+    Raises:
+        FewbitsError: ``bad-file``.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            texts = dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise FewbitsError(
+            "bad-file", f"not a file of compressed tensors: {error}", where=str(path)
+        ) from error
+    texts.pop("fewbits", None)
+    return texts
+
+
+def load_tensors(path: str | Path) -> dict[str, StoredTensor]:
     """Read what `save_tensors` wrote.
 
     Raises:
@@ -101,12 +139,14 @@ def load_tensors(path: str | Path) -> dict[str, CompressedTensor]:
         ) from error
 
 
-def put_together(description: dict[str, Any], parts: dict[str, np.ndarray]) -> CompressedTensor:
+def put_together(description: dict[str, Any], parts: dict[str, np.ndarray]) -> StoredTensor:
     """The tensor that `take_apart` took apart.
 
     Raises:
         FewbitsError: where the parts contradict the description.
     """
+    if description["format"] in PLAIN_TYPES:
+        return _put_plain_together(description, parts)
     number_format = parse_format(description["format"])
     granularity = parse_granularity(description["granularity"])
     shape = _shape(description["shape"])
@@ -134,11 +174,23 @@ def put_together(description: dict[str, Any], parts: dict[str, np.ndarray]) -> C
         StoredScales(storage, _shape(description["scales"]["shape"]), scale_arrays),
         zero_points,
         parts.get("offsets"),
-        {k.removeprefix("places/"): v for k, v in parts.items() if k.startswith("places/")},
+        _places(parts),
     )
     # Reads the places and counts the codes, so a damaged file fails here and not at first use.
     tensor.codes()
     return tensor
+
+
+def _put_plain_together(description: dict[str, Any], parts: dict[str, np.ndarray]) -> PlainTensor:
+    values, dtype = parts["values"], plain_dtype(description["format"])
+    if description["format"] == "bfloat16":
+        values = values.view(dtype)
+    shape, sparsity = _shape(description["shape"]), parse_sparsity(description["sparsity"])
+    return PlainTensor(description["format"], shape, sparsity, values, _places(parts))
+
+
+def _places(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k.removeprefix("places/"): v for k, v in parts.items() if k.startswith("places/")}
 
 
 def _shape(sizes: object) -> tuple[int, ...]:

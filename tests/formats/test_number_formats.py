@@ -25,7 +25,7 @@ NAMES = [
     *(f"{u}dynamic{b}" for u in ("", "u") for b in range(4, 9)), "dynamic8_e5",
     *(f"{u}flint{b}" for u in ("", "u") for b in range(3, 9)),
     *(f"pot{b}" for b in range(3, 7)), *(f"upot{b}" for b in range(2, 6)),
-    *(f"bcq{b}" for b in range(1, 9)),
+    "log8x16", "log4x2", "log3x1", *(f"bcq{b}" for b in range(1, 9)),
 ]  # fmt: skip
 FORMATS = st.sampled_from(NAMES).map(parse_format)
 REALS = hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(-2, 2))
@@ -60,6 +60,8 @@ def test_table_and_levels_agree(name):
 @settings(max_examples=150, deadline=None)
 @given(FORMATS, REALS)
 def test_encode_is_nearest_monotone_and_idempotent(number_format: NumberFormat, unit):
+    if number_format.name.endswith("-overflow"):  # beyond its reach it has NaN or infinity
+        unit = np.clip(unit, -1, 1)
     x = np.sort(unit) * number_format.reach
     codes = number_format.encode(x)
     assert codes.dtype == np.uint8

@@ -62,6 +62,14 @@ def test_flint_and_power_of_two_sets():
     assert parse_format("pot4").levels()[7:].tolist() == [0, 1, 2, 4, 8, 16, 32, 64]
 
 
+def test_logarithmic_levels_have_equal_ratios():
+    levels = parse_format("log8x16").levels()
+    positive = levels[levels > 0]
+    assert len(positive) == 127
+    assert positive[-1] == 1
+    np.testing.assert_allclose(positive[1:] / positive[:-1], 2 ** (1 / 16))
+
+
 def test_flint_code_layout():
     by_code = Flint(4, signed=False).values().tolist()
     assert by_code[:8] == list(range(8))
