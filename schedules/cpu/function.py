@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,63 +11,164 @@ from tvm.tirx.script import builder as T
 
 from .emit import function_body
 from .fuse import by_buffer, inline
+from .kernel import Kernel
 from .machine import Machine
-from .rows import common_axes, emit_rows
-from .stages import Stage, read
+from .panels import Packing, packing
+from .product import Epilogue, Product, epilogue, recognize
+from .rows import WORTH_THREADS, common_axes, emit_rows
+from .stages import Program, Stage, constant, loads, read, total
+from .tile import default_tile
 from .vector_math import expand
 
 #: Functions with this attribute have a schedule.
 SCHEDULED = "tirx.is_scheduled"
 
 
-def schedule_function(function: tirx.PrimFunc, machine: Machine) -> tirx.PrimFunc | None:
-    """The function with loops for this machine, or None where it has no form known here."""
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """A function with loops for a machine.
+
+    Attributes:
+        function: its parameters are those it had, but for the packed ones.
+        packings: by parameter, how the caller's constants have to be laid out.
+    """
+
+    function: tirx.PrimFunc
+    packings: dict[int, Packing]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    stages: tuple[Stage, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    product: Product
+    after: Epilogue | None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        own = (self.product.stage,)
+        return own if self.after is None else (*own, self.after.stage)
+
+
+def schedule_function(
+    function: tirx.PrimFunc, machine: Machine, constants: frozenset[int] = frozenset()
+) -> Scheduled | None:
+    """Give a legalized function loops for this machine.
+
+    Args:
+        function: sizes may be symbolic.
+        machine: the vector unit.
+        constants: parameters that are constants at every call; they may be packed.
+
+    Returns:
+        None where the function has no form known here.
+    """
     program = read(function)
     if program is None:
         return None
     program = inline(program)
-    groups = _groups(program.stages)
+    groups = _groups(program)
+    parameters = list(function.params)
+    packings: dict[int, Packing] = {}
+
+    def kernel(group: _Product) -> Kernel:
+        product = group.product
+        counts = [product.count(axes) for axes in (product.rows, product.columns, product.summed)]
+        tile = default_tile(machine, *(constant(count) for count in counts))
+        panels = None
+        position = next(
+            (n for n in constants if parameters[n].same_as(product.right.load.source)), None
+        )
+        if position is not None and _read_once(program, parameters[position]):
+            packed = packing(product, tile.columns(machine))
+            if packed is not None:
+                packings[position] = packed
+                panels = tirx.decl_buffer(packed.shape, "float32", name="panels")
+                parameters[position] = panels
+        work = constant(product.count((*product.stage.axes,)))
+        return Kernel(
+            product, group.after, tile, machine, panels, work is None or work >= 4 * WORTH_THREADS
+        )
 
     def write() -> None:
-        private = [_private(group, program.stages, program.intermediates) for group in groups]
-        shared = [common_axes(group) for group in groups]
-        inside = {
-            buffer for mine, axes in zip(private, shared, strict=True) for buffer in mine if axes
-        }
+        private = [_private(group, program) for group in groups]
+        shared = [common_axes(g.stages) if isinstance(g, _Rows) else 0 for g in groups]
+        local = [
+            buffer for mine, axes in zip(private, shared, strict=True) if axes for buffer in mine
+        ]
+        inner = [
+            group.product.stage.buffer
+            for group in groups
+            if isinstance(group, _Product) and group.after is not None
+        ]
         for buffer in program.intermediates:
-            if buffer not in inside:
+            if not any(buffer.same_as(other) for other in (*local, *inner)):
                 T.add_to_parent(tirx.AllocBuffer(buffer, {}))
         for group, mine, axes in zip(groups, private, shared, strict=True):
-            emit_rows(group, axes, mine if axes else [], machine)
+            if isinstance(group, _Product):
+                kernel(group).emit()
+            else:
+                emit_rows(group.stages, axes, mine if axes else [], machine)
 
-    return scheduled(function, function_body(write))
+    body = function_body(write)
+    repacked = tirx.PrimFunc(parameters, body, function.ret_type, function.attrs)
+    return Scheduled(finished(repacked, body), packings)
 
 
-def scheduled(function: tirx.PrimFunc, body: Any) -> tirx.PrimFunc:
+def finished(function: tirx.PrimFunc, body: Any) -> tirx.PrimFunc:
     """The function with finished loops as its body."""
     root = s_tir.SBlock([], [], [], "root", expand(body))
     realized = s_tir.SBlockRealize([], True, root)
     return function.with_body(realized).with_attr(SCHEDULED, True)
 
 
-def _groups(stages: Sequence[Stage]) -> list[list[Stage]]:
-    groups: list[list[Stage]] = []
-    for stage in stages:
-        if groups and common_axes([*groups[-1], stage]) > 0:
-            groups[-1].append(stage)
+def _groups(program: Program) -> list[_Rows | _Product]:
+    groups: list[_Rows | _Product] = []
+    waiting = list(program.stages)
+    while waiting:
+        stage = waiting.pop(0)
+        product = recognize(stage)
+        if product is not None:
+            after = _after(product, waiting, program)
+            if after is not None:
+                waiting.pop(0)
+            groups.append(_Product(product, after))
+        elif (
+            groups
+            and isinstance(groups[-1], _Rows)
+            and common_axes([*groups[-1].stages, stage]) > 0
+        ):
+            groups[-1] = _Rows((*groups[-1].stages, stage))
         else:
-            groups.append([stage])
+            groups.append(_Rows((stage,)))
     return groups
 
 
-def _private(
-    group: Sequence[Stage], stages: Sequence[Stage], intermediates: Sequence[Any]
-) -> list[Any]:
+def _after(product: Product, waiting: Sequence[Stage], program: Program) -> Epilogue | None:
+    buffer = product.stage.buffer
+    inside = any(buffer.same_as(other) for other in program.intermediates)
+    if not inside or len(by_buffer(program.stages, buffer)) != 1 or not waiting:
+        return None
+    return epilogue(product, waiting[0])
+
+
+def _read_once(program: Program, buffer: Any) -> bool:
+    return sum(load.source.same_as(buffer) for s in program.stages for load in loads(s.value)) == 1
+
+
+def _private(group: _Rows | _Product, program: Program) -> list[Any]:
     """Intermediates that no other group reads."""
-    mine = {id(stage) for stage in group}
-    others = [stage for stage in stages if id(stage) not in mine]
+    own = {id(stage) for stage in group.stages}
+    others = [stage for stage in program.stages if id(stage) not in own]
     return [
         buffer
-        for buffer in intermediates
-        if any(stage.buffer.same_as(buffer) for stage in group) and not by_buffer(others, buffer)
+        for buffer in program.intermediates
+        if any(stage.buffer.same_as(buffer) for stage in group.stages)
+        and not by_buffer(others, buffer)
     ]
+
+
+__all__ = ["SCHEDULED", "Scheduled", "finished", "schedule_function", "total"]

@@ -23,7 +23,7 @@ from .stages import Axis, Stage, constant, is_axis, loads, substitute, total
 from .vector_math import prim_dtype
 
 #: Below this many steps a parallel region costs more than it saves.
-_WORTH_THREADS = 16384
+WORTH_THREADS = 16384
 #: Vectors that a sum along memory is gathered in, so that additions do not wait for each other.
 _CHAINS = 4
 
@@ -58,7 +58,7 @@ def common_axes(stages: Sequence[Stage]) -> int:
 
 
 def sums_along_memory(stage: Stage) -> bool:
-    """Whether the innermost reduction reads consecutive elements while the output's axis does not."""
+    """Whether the innermost reduction, not the output's last axis, reads along memory."""
     if not stage.reductions:
         return False
     if not stage.spatial or constant(stage.spatial[-1].extent) == 1:
@@ -83,7 +83,7 @@ def emit_rows(
     outer = stages[0].spatial[:shared]
     steps = [constant(total([axis.extent for axis in stage.axes])) for stage in stages]
     size = None if None in steps else sum(step for step in steps if step is not None)
-    parallel = size is None or size >= _WORTH_THREADS
+    parallel = size is None or size >= WORTH_THREADS
 
     def row(values: dict[Any, Any]) -> None:
         rows: dict[Any, Any] = {}

@@ -1,9 +1,9 @@
-"""Exponential, error function, hyperbolic tangent and logistic function as vectorizable arithmetic.
+"""Exponential, error function, hyperbolic tangent and logistic function as arithmetic.
 
-A call of libm's ``expf`` in an inner loop keeps the loop scalar and costs tens of cycles an element.
-These are polynomials and quotients of polynomials of float32 arithmetic alone, so any loop around
-them vectorizes. The coefficients are minimax fits made for this file (iteratively reweighted least
-squares in float64); the errors stated are the largest found over all of the function's range
+A call of libm's ``expf`` in an inner loop keeps the loop scalar and costs tens of cycles an
+element. These are polynomials and quotients of polynomials of float32 arithmetic alone, so any loop
+around them vectorizes. The coefficients are minimax fits made for this file (iteratively reweighted
+least squares in float64); the errors stated are the largest found over all of the function's range
 against float64, and tests hold them.
 """
 
