@@ -7,8 +7,9 @@ ONNX has three spellings: *QDQ* (`qdq.py`), which is Relax's own; operators on c
 
 from __future__ import annotations
 
+from .few_bits import FEW_BIT_CONVERTERS
 from .integer import INTEGER_CONVERTERS
 from .qdq import QDQ_CONVERTERS
 from .qoperator import QOPERATOR_CONVERTERS
 
-CONVERTERS = {**QDQ_CONVERTERS, **QOPERATOR_CONVERTERS, **INTEGER_CONVERTERS}
+CONVERTERS = {**QDQ_CONVERTERS, **QOPERATOR_CONVERTERS, **INTEGER_CONVERTERS, **FEW_BIT_CONVERTERS}

@@ -1,7 +1,7 @@
 """Compute at compile time what depends on constants alone.
 
-A ``dequantize`` of a constant stays: it is how few-bit weights look. Movements of such a weight are
-done on its codes instead.
+A ``dequantize`` or ``decode`` of a constant stays: it is how few-bit weights look. Movements of a
+``dequantize`` are done on its codes instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..base import Pass, PassContext, register_pass
 from ..rewrite import constant, operator_of
 from .graph import Graph, array_of, dtype_of, key_of, op, rewrite, shape_of
 
-_KEPT = frozenset({"relax.dequantize"})
+_KEPT = frozenset({"relax.dequantize", "fewbits.decode"})
 
 
 @register_pass
