@@ -1,0 +1,141 @@
+"""Rows of activations in int8, packed for the dot products that read them.
+
+One kernel per quantized value: layers that share an input (query, key and value) share its codes.
+The codes are those of ``fewbits.fake_quantize`` to the bit: the scale is the largest magnitude
+divided by the format's reach, the code the quotient rounded half to even.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from .intrinsics import DotProduct, broadcast, pure_call, vector
+from .intrinsics_emit import (
+    Extent,
+    bound,
+    fill,
+    flat,
+    index,
+    kernel,
+    lanes_of,
+    local,
+    product,
+    ramp,
+    store,
+)
+
+ScaleKind = Literal["token", "tensor", "static"]
+_SMALLEST = 2.0**-126
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizeRows:
+    """``x [..., K] float32 -> words [M, W] int32, scales`` with M the product of leading sizes.
+
+    Attributes:
+        dot: who reads the words.
+        leading: sizes of x before the last; None where one is known only at run time.
+        length: K.
+        minimum, maximum: of the codes.
+        reach: the largest magnitude's quotient; see `NumberFormat.reach`.
+        scale: ``token``: output scales [M]. ``tensor``: output [1]. ``static``: the second
+            argument, [1], and no output.
+    """
+
+    dot: DotProduct
+    leading: tuple[int | None, ...]
+    length: int
+    minimum: int
+    maximum: int
+    reach: float
+    scale: ScaleKind
+
+    @property
+    def words(self) -> int:
+        """W."""
+        return self.dot.word_count(self.length)
+
+    def build(self) -> Any:
+        """The PrimFunc: x, (scale,) words, (scales)."""
+
+        def write() -> Callable[[], None]:
+            sizes = bound(self.leading)
+            rows = product(sizes)
+            x = T.arg("x", T.buffer((*sizes, self.length), "float32"))
+            static = T.arg("scale", T.buffer((1,), "float32")) if self.scale == "static" else None
+            words = T.arg("words", T.buffer((rows, self.words), "int32"))
+            scales = static
+            if self.scale != "static":
+                count = rows if self.scale == "token" else 1
+                scales = T.arg("scales", T.buffer((count,), "float32"))
+            return lambda: self._body(x, words, scales, rows)
+
+        return kernel("quantize_rows", write)
+
+    def _body(self, x: Any, words: Any, scales: Any, rows: Extent) -> None:
+        length = index(self.length)
+        count = product([rows, length])
+        values = flat(x, count)
+        if self.scale == "tensor":
+            self._largest(values, index(0), count, scales, 0)
+        with T.parallel(index(0), rows) as row:
+            if self.scale == "token":
+                self._largest(values, row * length, length, scales, row)
+            self._round(values, row, scales[row if self.scale == "token" else 0], words)
+
+    def _largest(self, x: Any, start: Any, count: Extent, scales: Any, at: Any) -> None:
+        """Store the scale of `count` values from `start` on."""
+        lanes = self.dot.lanes
+        largest = local(lanes, "float32")
+        fill(largest, lanes, 0.0)
+        vectors = count // lanes
+        with T.serial(index(0), vectors) as i:
+            part = tirx.abs(lanes_of(x, lanes, start + i * lanes))
+            store(largest, lanes, tirx.max(lanes_of(largest, lanes), part))
+        with T.serial(vectors * lanes, count) as i:
+            T.buffer_store(largest, tirx.max(largest[0], tirx.abs(x[start + i])), [0])
+        for lane in range(1, lanes):
+            T.buffer_store(largest, tirx.max(largest[0], largest[lane]), [0])
+        scale = largest[0] / tirx.const(self.reach, "float32")
+        T.buffer_store(scales, tirx.max(scale, tirx.const(_SMALLEST, "float32")), [at])
+
+    def _round(self, x: Any, row: Any, scale: Any, words: Any) -> None:
+        """Store the words of a row; what lies behind its end becomes zeros."""
+        lanes = self.dot.lanes
+        step = T.Bind(scale)
+        whole, rest = divmod(self.length, lanes)
+        start = row * self.length
+
+        def put(part: Any, place: Any) -> None:
+            packed = self._packed(part, step)
+            width = lanes // self.dot.values
+            T.buffer_store(words, packed, [row, ramp(place * width, width)])
+
+        with T.serial(index(0), index(whole)) as i:
+            put(lanes_of(x, lanes, start + i * lanes), i)
+        if rest:
+            tail = local(lanes, "float32")
+            fill(tail, lanes, 0.0)
+            with T.serial(index(0), index(rest)) as i:
+                T.buffer_store(tail, x[start + whole * lanes + i], [i])
+            put(lanes_of(tail, lanes), index(whole))
+
+    def _packed(self, part: Any, step: Any) -> Any:
+        """The words of one vector of values."""
+        dot = self.dot
+        real, whole = vector("float32", dot.lanes), vector("int32", dot.lanes)
+        steps = pure_call(real, "llvm.rint", part / broadcast(step, dot.lanes))
+        low, high = (
+            broadcast(tirx.const(float(limit), "float32"), dot.lanes)
+            for limit in (self.minimum, self.maximum)
+        )
+        # Clamped as floats: what overflows int32 must saturate.
+        codes = tirx.Cast(whole, tirx.max(tirx.min(steps, high), low))
+        if dot.offset:
+            codes = codes + broadcast(tirx.const(dot.offset, "int32"), dot.lanes)
+        return dot.pack_activations(codes)

@@ -1,0 +1,123 @@
+"""A module on its way to kernels: the bindings emitted so far, and the functions they call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tvm
+from tvm import ir, relax
+
+from ....ops.symbolic import Extent, extents_of, simplified
+from ....passes.rewrite import Rewriter, constant
+from ....schedules.cpu.intrinsics import DotProduct
+from ....schedules.cpu.machine import Machine
+from .chains import Chain
+
+#: TVM's expressions and types are built by calls that its annotations do not cover.
+_relax: Any = relax
+
+
+class Kernel(Protocol):
+    """A generator of a function; equal generators make equal functions."""
+
+    def build(self) -> Any:
+        """The PrimFunc: inputs first, then outputs."""
+        ...
+
+
+class Selection:
+    """What rules need to put a kernel in.
+
+    Attributes:
+        target: what is compiled for.
+        dot: its instruction for int8 products.
+        machine: its vector unit.
+        rewriter: the module being rewritten.
+        quantized: codes and scales of the values that were quantized already.
+        notes: which kernel each layer got.
+    """
+
+    def __init__(self, rewriter: Rewriter, target: tvm.target.Target) -> None:
+        self.target = target
+        self.dot = DotProduct.of(target)
+        self.machine = Machine.of(target)
+        self.rewriter = rewriter
+        self.quantized: dict[tuple[relax.Expr, Any], tuple[relax.Expr, relax.Expr | None]] = {}
+        self.notes: dict[str, str] = {}
+        self._functions: dict[Kernel, tuple[ir.GlobalVar, Any]] = {}
+        self._names = {var.name_hint for var in rewriter.module.functions}
+
+    def emit(
+        self, kernel: Kernel, inputs: Sequence[relax.Expr], results: Sequence[Any], name: str
+    ) -> relax.Var:
+        """Call a kernel; `results` are the types of what it writes, several make a tuple."""
+        if kernel not in self._functions:
+            function = kernel.build()
+            title = self._unique(str(function.attrs["global_symbol"]))
+            function = function.without_attr("global_symbol")
+            # A builder gives the variable the function's type, which calls need.
+            self._functions[kernel] = (_relax.BlockBuilder().add_func(function, title), function)
+        variable, _ = self._functions[kernel]
+        types = list(results) if len(results) > 1 else results[0]
+        call = _relax.call_tir(variable, _relax.Tuple(list(inputs)), types)
+        return self.rewriter.emit(call, name)
+
+    def emit_layer(
+        self, kernel: Kernel, inputs: Sequence[relax.Expr], chain: Chain, outputs: int, name: str
+    ) -> relax.Var:
+        """Call a kernel that ends in an `Output`; the chain's operands come after `inputs`."""
+        extra: list[relax.Expr] = []
+        if chain.bias is not None:
+            extra.append(constant(padded(chain.bias, self.machine.lanes, outputs)))
+        if chain.addend is not None:
+            extra.append(self.rewriter.map(chain.addend))
+        return self.emit(kernel, [*inputs, *extra], [chain.last.ty], name)
+
+    def finish(self) -> ir.IRModule:
+        """The module with its kernels, and the notes as ``main``'s attribute ``kernels``."""
+        self.rewriter.attributes["kernels"] = dict(self.notes)
+        module = self.rewriter.finish()
+        for variable, function in self.rewriter.module.functions_items():
+            if variable.name_hint != "main":
+                module.update_func(variable, function)
+        for variable, function in self._functions.values():
+            module.update_func(variable, function)
+        return module
+
+    def _unique(self, title: str) -> str:
+        name, count = title, 1
+        while name in self._names:
+            count += 1
+            name = f"{title}_{count}"
+        self._names.add(name)
+        return name
+
+
+def tensor_type(shape: Sequence[Extent], dtype: str) -> Any:
+    """The type of a tensor."""
+    return _relax.TensorType(tuple(shape), dtype)
+
+
+def leading(expression: relax.Expr) -> tuple[Extent, ...]:
+    """Sizes before the last."""
+    return extents_of(expression)[:-1]
+
+
+def known(sizes: Sequence[Extent]) -> tuple[int | None, ...]:
+    """The sizes as kernels take them: None for one known only at run time."""
+    return tuple(size if isinstance(size, int) else None for size in sizes)
+
+
+def count(sizes: Sequence[Extent]) -> Extent:
+    """The product of sizes."""
+    total: Any = 1
+    for size in sizes:
+        total = total * size
+    return simplified(total)
+
+
+def padded(vector: np.ndarray, lanes: int, outputs: int) -> np.ndarray:
+    """A vector per output, filled up to whole registers with zeros."""
+    return np.pad(vector, (0, -outputs % lanes))
