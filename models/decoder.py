@@ -134,17 +134,17 @@ class _Writer:
         return self.add("LayerNormalization", name, x, weight, bias, axis=-1, epsilon=layer.eps)
 
     def start(self) -> tuple[str, str]:
-        """Embedded tokens, and the causal mask [T, T]."""
+        """Embedded tokens, and which of them each may see, bool [T, T]."""
         network, zero = self.network, self.constant("zero", np.array([0]))
         length = self.add("Shape", "length", INPUT_NAME, start=1, end=2)
         table = self.constant("positions.weight", network.positions)
         positions = self.add("Slice", "positions", table, zero, length, zero)
         words = self.constant("embedding.weight", network.embedding.weight)
         words = self.add("Gather", "embedding", words, INPUT_NAME)
-        later = np.triu(np.full((network.context, network.context), _MASKED, np.float32), 1)
+        past = np.tril(np.ones((network.context, network.context), bool))
         zeros, axes = self.constant("zeros", np.array([0, 0])), np.array([0, 1])
         lengths = self.add("Concat", "lengths", length, length, axis=0)
-        mask = self.constant("mask.table", later)
+        mask = self.constant("mask.table", past)
         mask = self.add("Slice", "mask", mask, zeros, lengths, self.constant("axes", axes))
         return self.add("Add", "embedded", words, positions), mask
 
@@ -163,7 +163,8 @@ class _Writer:
         scale = np.array((width // layer.heads) ** -0.5, np.float32)
         scores = self.add("MatMul", f"{name}.scores", heads["query"], heads["key"])
         scores = self.add("Mul", f"{name}.scaled", scores, self.constant("scale", scale))
-        scores = self.add("Add", f"{name}.masked", scores, mask)
+        masked = self.constant("masked", np.array(_MASKED, np.float32))
+        scores = self.add("Where", f"{name}.masked", mask, scores, masked)
         weights = self.add("Softmax", f"{name}.softmax", scores, axis=-1)
         mixed = self.add("MatMul", f"{name}.mixed", weights, heads["value"])
         mixed = self.add("Transpose", f"{name}.together", mixed, perm=[0, 2, 1, 3])

@@ -3,6 +3,7 @@
 from . import bias_correction as _bias_correction
 from . import canonicalize as _canonicalize
 from . import equalize as _equalize
+from . import half_weights as _half_weights
 from . import quantize_activations as _quantize_activations
 from . import smooth as _smooth
 from . import split_outliers as _split_outliers
@@ -13,6 +14,7 @@ __all__ = [
     "_bias_correction",
     "_canonicalize",
     "_equalize",
+    "_half_weights",
     "_quantize",
     "_quantize_activations",
     "_quantize_weights",
