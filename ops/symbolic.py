@@ -44,6 +44,15 @@ _BINARY: dict[Any, Callable[[Any, Any], Any]] = {
 }
 
 
+_SPELLED = {
+    _prim.Add: "+",
+    _prim.Sub: "-",
+    _prim.Mul: "*",
+    _prim.FloorDiv: "//",
+    _prim.FloorMod: "%",
+}
+
+
 def is_symbol(expression: Any) -> bool:
     """Whether the expression is a symbolic dimension (Relax's variables are of the same class)."""
     return isinstance(expression, _prim.Var) and isinstance(expression.ty, ir.PrimType)
@@ -75,6 +84,34 @@ def _operands(expression: Any) -> tuple[Any, ...]:
     if isinstance(expression, _prim.Select):
         return (expression.condition, expression.true_value, expression.false_value)
     return tuple(expression.args) if isinstance(expression, ir.Call) else ()
+
+
+def spell(extent: Any) -> str:
+    """A size as people write it: a number, a dimension's name, ``N * T + 1``."""
+    if isinstance(extent, int):
+        return str(extent)
+    if isinstance(extent, _prim.IntImm):
+        return str(extent.value)
+    if is_symbol(extent):
+        return extent.name
+    if type(extent) in _SPELLED:
+        sides = [spell(side) for side in (extent.a, extent.b)]
+        if not isinstance(extent, _prim.Add):
+            sides = [f"({side})" if " " in side else side for side in sides]
+        return f" {_SPELLED[type(extent)]} ".join(sides)
+    if isinstance(extent, _prim.Min | _prim.Max):
+        return f"{type(extent).__name__.lower()}({spell(extent.a)}, {spell(extent.b)})"
+    return str(extent)
+
+
+def spell_shape(shape: Iterable[Any]) -> str:
+    """A shape as people write it: ``[N, T, 64]``."""
+    return "[" + ", ".join(spell(extent) for extent in shape) + "]"
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Whether two sizes are equal for all sizes of their symbolic dimensions, provably."""
+    return simplified(left - right) == 0
 
 
 def evaluate(expression: Any, sizes: Mapping[Any, int]) -> Any:

@@ -3,8 +3,8 @@
     imported = import_onnx("model.onnx", bind={"T": 128})
     imported.module      # one Relax function "main", see docs/architecture.md
 
-The road: read and check (`load`, `checks`), make every shape static (`interface`), then convert
-node by node, evaluating what is known (`convert`, `fold`, `operators/`).
+The road: read and check (`load`, `checks`), bind the inputs' shapes (`interface`), then convert
+node by node, evaluating what is known (`convert`, `fold`, `fold_sizes`, `operators/`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class ImportedModel:
 
     Attributes:
         module: one Relax function ``main`` (docs/architecture.md).
-        inputs: the run-time inputs in order, with static shapes.
+        inputs: the run-time inputs in order.
         outputs: the outputs in order.
         name: the graph's name, or the file's.
         opset: version of the default operator set.
-        onnx_model: the model with static input shapes, frozen constants and external data loaded;
+        onnx_model: the model with bound input shapes, frozen constants and external data loaded;
             onnxruntime runs it as the float oracle.
         notes: decisions the user should know of, e.g. a batch dimension set to 1.
     """
@@ -55,19 +55,25 @@ def import_onnx(
     bind: Mapping[str, int] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     constants: Mapping[str, np.ndarray] | None = None,
+    dynamic: bool = False,
 ) -> ImportedModel:
-    """Import an ONNX model with static shapes.
+    """Import an ONNX model.
 
     Args:
         source: a file, its bytes, or a model (which is not changed).
         bind: sizes of symbolic dimensions by name. A symbolic or unnamed first dimension that is
-            not bound is the batch and becomes 1, with a note.
+            not bound is the batch and becomes 1, with a note; any other must be bound.
         shapes: whole shapes by input name; they win over `bind`.
         constants: inputs to freeze, by name.
+        dynamic: leave symbolic dimensions that are not bound open: in the module each is one
+            ``tirx.Var`` of its name. Where the model implies that one cannot be larger than some
+            size (a table of positions ends), the function's attribute ``tir_var_upper_bound``
+            has it by name.
 
     Raises:
         FewbitsError: whatever is wrong with the model, see `checks`; a symbolic dimension that is
-            not bound (``unbound-dimension``); operators or forms of them that are not supported.
+            not bound (``unbound-dimension``), or is where an operator cannot leave it open
+            (``symbolic-dimension``); operators or forms of them that are not supported.
     """
     from . import checks, interface, tensors
     from .convert import CLAIMED_OPERATORS, convert
@@ -83,7 +89,7 @@ def import_onnx(
     checks.prepare(flat)
     checks.check_operators(flat.graph.node, opsets, CLAIMED_OPERATORS)
     notes: list[str] = []
-    inputs = interface.make_static(model, bind or {}, shapes or {}, notes)
+    inputs = interface.bind_shapes(model, bind or {}, shapes or {}, notes, dynamic)
     known = {tensor.name: tensors.read(tensor) for tensor in flat.graph.initializer}
     module, more = convert(flat.graph, opsets, inputs, known)
     return ImportedModel(

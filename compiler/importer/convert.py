@@ -13,7 +13,9 @@ result is
 
 ``node[i]`` is input i as an expression; ``node.constant(i)`` its array if it is known at import,
 else None; ``node.known(i, "the scale")`` the same, refusing values that are not known;
-``node.has(i)``, ``node.shape(i)`` (static ints), ``node.dtype(i)``; attributes by type:
+``node.sizes(i, "the shape")`` ints and expressions, for arguments that may be symbolic;
+``node.has(i)``; ``node.shape(i)`` (ints; to look at a symbolic dimension is an error),
+``node.extents(i)`` (ints and expressions); ``node.dtype(i)``; attributes by type:
 ``node.int("axis", 1)``, ``node.float``, ``node.string``, ``node.ints``; ``node.opset`` for
 operators that changed; ``node.scalar(2.0)`` a constant of input 0's dtype. Forms that are not
 implemented: ``raise node.refuse("what")``. Nothing has to be checked that ONNX's own rules
@@ -31,13 +33,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from tvm import ir, relax
+from tvm import ir, relax, tirx
 
 from ...errors import FewbitsError
-from . import finite, fold, quantized
+from . import finite, fold, fold_sizes, quantized
 from .expand import EXPANDED, definition
 from .interface import TensorInfo
-from .node import Builder, Known, Node, Result, Value, dtype_and_shape, operator_key
+from .node import Builder, Node, Result, operator_key
 from .operators import (
     activation,
     convolution,
@@ -49,8 +51,11 @@ from .operators import (
     pooling,
     reduction,
     resize,
+    shapes,
+    slicing,
 )
 from .signed import sign_codes
+from .values import Known, Sizes, Value, dtype_and_shape
 
 Converter = Callable[[Node], "Result | tuple[Result, ...]"]
 
@@ -63,6 +68,8 @@ _FAMILIES = (
     normalization,
     reduction,
     movement,
+    shapes,
+    slicing,
     indexing,
     resize,
     quantized,
@@ -106,8 +113,7 @@ def convert(
     Raises:
         FewbitsError: at the first node that cannot be converted.
     """
-    tensor_type: Any = relax.TensorType
-    parameters = [relax.Var(i.name, tensor_type(i.shape, i.dtype)) for i in inputs]
+    parameters = _parameters(inputs)
     values: dict[str, Value] = {name: Known(name, array) for name, array in known.items()}
     values.update({parameter.name: parameter for parameter in parameters})
     builder = Builder(parameter.name for parameter in parameters)
@@ -118,17 +124,30 @@ def convert(
     outputs = []
     for output in graph.output:
         value = values[output.name]
-        if isinstance(value, Known):
+        if isinstance(value, Known | Sizes):
             notes.append(f"output {output.name!r} does not depend on the inputs")
             name = builder.unique(output.name)
             value = builder.bind(value.expr, name, output.name)
         outputs.append(value)
     outputs = sign_codes(builder, outputs)
-    names = {
+    names: dict[str, Any] = {
         "input_names": [parameter.name for parameter in parameters],
         "output_names": [output.name for output in graph.output],
     }
+    if builder.largest:
+        names["tir_var_upper_bound"] = {v.name: size for v, size in builder.largest.items()}
     return _module(parameters, builder.bindings, outputs, names), notes
+
+
+def _parameters(inputs: Sequence[TensorInfo]) -> list[relax.Var]:
+    """The function's parameters; a symbolic dimension is the same variable in all of them."""
+    tensor_type: Any = relax.TensorType
+    names = {extent for i in inputs for extent in i.shape if isinstance(extent, str)}
+    symbols = {name: tirx.Var(name, "int64") for name in names}
+    return [
+        relax.Var(i.name, tensor_type([symbols.get(e, e) for e in i.shape], i.dtype))
+        for i in inputs
+    ]
 
 
 def _used(graph: onnx.GraphProto) -> set[str]:
@@ -154,10 +173,8 @@ def _convert_node(
     node = Node(proto, name, opset, inputs, wanted[-1] + 1 if wanted else 1, builder)
     try:
         finite.check_weights(node)
-        known = all(value is None or isinstance(value, Known) for value in inputs)
-        if known and key not in KEPT and key not in _SELF_FOLDING:
-            results: tuple[Result, ...] = fold.evaluate(node)
-        else:
+        results = _folded(node)
+        if results is None:
             result = CONVERTERS[key](node)
             results = result if isinstance(result, tuple) else (result,)
         _bind_results(node, results, values)
@@ -168,6 +185,17 @@ def _convert_node(
     except _REFUSALS as error:
         reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise node.error("invalid-node", f"{key} does not accept this: {reason[0]}") from error
+
+
+def _folded(node: Node) -> tuple[Result, ...] | None:
+    """The results of a node whose inputs are known, at least but for symbolic dimensions."""
+    if node.operator in KEPT or node.operator in _SELF_FOLDING:
+        return None
+    if all(value is None or isinstance(value, Known) for value in node.inputs):
+        return fold.evaluate(node)
+    if all(value is None or isinstance(value, Known | Sizes) for value in node.inputs):
+        return fold_sizes.evaluate(node)
+    return None
 
 
 def _convert_definition(
@@ -220,7 +248,9 @@ def _bind_results(node: Node, results: Sequence[Result], values: dict[str, Value
                 raise node.refuse(f"its output {index} ({name!r})")
             continue
         result: Any = results[index]
-        if isinstance(result, np.ndarray | np.generic):
+        if isinstance(result, Known | Sizes):
+            values[name] = result
+        elif isinstance(result, np.ndarray | np.generic):
             values[name] = Known(name, np.asarray(result))
         elif isinstance(result, relax.Var):
             values[name] = result
@@ -263,7 +293,7 @@ def _module(
     result = normalizer.normalize(results[0] if len(results) == 1 else relax.Tuple(results))
     function = relax.Function(
         parameters,
-        relax.SeqExpr([block], result),
+        normalizer.normalize(relax.SeqExpr([block], result)),
         ret_ty=result.ty,
         attrs=ir.make_node("ir.DictAttrs", **names),
     ).with_attr("global_symbol", "main")

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, inliner
 
 from ...errors import FewbitsError
+from ...ops.symbolic import Extent, spell
 from .checks import describe
 
 #: Operators that have no converter and are replaced by their definition.
@@ -33,7 +34,7 @@ _SMALL = 1024
 
 
 def definition(
-    node: onnx.NodeProto, opset: int, inputs: Sequence[tuple[str, Sequence[int]] | None]
+    node: onnx.NodeProto, opset: int, inputs: Sequence[tuple[str, Sequence[Extent]] | None]
 ) -> tuple[list[onnx.NodeProto], onnx.FunctionProto, dict[str, int]]:
     """The nodes that the standard defines an operator by.
 
@@ -92,11 +93,12 @@ def definition(
     return nodes, function, opsets or {"": opset}
 
 
-def _type(value: tuple[str, Sequence[int]] | None) -> onnx.TypeProto:
+def _type(value: tuple[str, Sequence[Extent]] | None) -> onnx.TypeProto:
     if value is None:
         return onnx.TypeProto()
     code = helper.np_dtype_to_tensor_dtype(np.dtype(value[0]))
-    return helper.make_tensor_type_proto(code, value[1])
+    shape = [e if isinstance(e, int) else spell(e) for e in value[1]]
+    return helper.make_tensor_type_proto(code, shape)
 
 
 def _filled(

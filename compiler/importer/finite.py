@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .node import Known, Node
+from .node import Node
+from .values import Known
 
 _WEIGHTED = frozenset(
     [

@@ -14,7 +14,8 @@ from onnx import helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from .limits import check_extents
-from .node import Known, Node
+from .node import Node
+from .values import Known
 
 #: Inputs up to this size may be shapes: their values take part in shape inference.
 _SHAPE_ELEMENTS = 64

@@ -13,14 +13,15 @@ its ``MatMulInteger -> Cast -> Mul(scales)`` is ``matmul(int8) -> subtract -> as
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from tvm import relax
 
-from .node import Node, Result, dtype_of, static_shape
+from .node import Node, Result
 from .operators.windows import windows_of
+from .values import dtype_of, static_shape
 
 op: Any = relax.op  # its annotations are narrower than what it takes
 
@@ -129,15 +130,15 @@ def _matmul_integer(node: Node) -> Result:
     )
 
 
-def _column(node: Node, index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _column(node: Node, index: int, shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of a zero point per row: [M] becomes [M, 1], others already are so."""
-    given = node.shape(index) if node.has(index) else ()
+    given = tuple(node.shape(index)) if node.has(index) else ()
     return (*given, 1) if len(given) == 1 and len(shape) > 1 else given
 
 
 def _row(node: Node, index: int) -> tuple[int, ...]:
     """The shape of a zero point per column: [N] broadcasts as it is."""
-    return node.shape(index) if node.has(index) else ()
+    return tuple(node.shape(index)) if node.has(index) else ()
 
 
 def _conv_integer(node: Node) -> Result:

@@ -1,4 +1,4 @@
-"""The model's inputs and outputs: which there are, and their static shapes."""
+"""The model's inputs and outputs: which there are, and their shapes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from ...errors import FewbitsError, nearest
+from ...ops.symbolic import simplified, spell
 from .limits import RUNTIME_DTYPES, check_extents
 
 if TYPE_CHECKING:
@@ -18,10 +19,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
-    """An input or output: its exact ONNX name, static shape and dtype as numpy spells it."""
+    """An input or output.
+
+    Attributes:
+        name: its exact ONNX name.
+        shape: sizes; a symbolic dimension is there by name, what is computed from such as text
+            (``"P + 1"``).
+        dtype: as numpy spells it.
+    """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Any, ...]
     dtype: str
 
 
@@ -45,16 +53,18 @@ def freeze(model: onnx.ModelProto, constants: Mapping[str, np.ndarray]) -> None:
     graph.input.extend(remaining)
 
 
-def make_static(
+def bind_shapes(
     model: onnx.ModelProto,
     bind: Mapping[str, int],
     shapes: Mapping[str, Sequence[int]],
     notes: list[str],
+    dynamic: bool = False,
 ) -> list[TensorInfo]:
-    """Give every input a static shape, in the model too. Adds to `notes`.
+    """Give every input a shape, in the model too. Adds to `notes`.
 
     A symbolic dimension has one size wherever it occurs. One that is some input's first dimension
-    is the batch, and is 1 unless bound.
+    is the batch, and is 1 unless bound. With `dynamic`, symbolic dimensions that are not bound stay
+    what they are; those without a name get one.
 
     Raises:
         FewbitsError: ``unbound-dimension``, ``unknown-dimension``, ``unknown-input``,
@@ -74,12 +84,18 @@ def make_static(
     sizes = dict(bind)
     for tensor in tensors.values():
         first = tensor.shape.dim[0].dim_param if tensor.shape.dim else ""
-        if first and first not in sizes:
+        if first and first not in sizes and not dynamic:
             sizes[first] = 1
             notes.append(f"batch dimension {first!r} set to 1; bind it to change that")
     result = []
     for name, tensor in tensors.items():
-        extents = list(shapes[name]) if name in shapes else _extents(name, tensor, sizes, notes)
+        extents: list[Any] = []
+        if name in shapes:
+            extents.extend(shapes[name])
+        elif dynamic:
+            extents.extend(_open_extents(name, tensor, sizes, notes))
+        else:
+            extents.extend(_extents(name, tensor, sizes, notes))
         if len(extents) != len(tensor.shape.dim):
             raise FewbitsError(
                 "invalid-shape",
@@ -93,9 +109,12 @@ def make_static(
                     f"the shape {extents} given for input {name!r} "
                     f"contradicts the model's {dim.dim_value}",
                 )
-            dim.dim_value = extent
+            if isinstance(extent, str):
+                dim.dim_param = extent
+            else:
+                dim.dim_value = extent
         dtype = dtype_name(tensor.elem_type, f"input {name!r}")
-        check_extents(extents, dtype, f"input {name!r}")
+        check_extents([e for e in extents if isinstance(e, int)], dtype, f"input {name!r}")
         result.append(TensorInfo(name, tuple(extents), dtype))
     return result
 
@@ -123,15 +142,36 @@ def _check_names(
             raise FewbitsError("invalid-shape", f"dimension {name!r} cannot have size {size}")
 
 
-def _extents(
+def _open_extents(
     name: str, tensor: onnx.TypeProto.Tensor, sizes: Mapping[str, int], notes: list[str]
-) -> list[int]:
+) -> list[int | str]:
+    """Sizes, and names of the dimensions that have none."""
+    _check_rank(name, tensor)
+    extents: list[int | str] = []
+    for axis, dim in enumerate(tensor.shape.dim):
+        if dim.HasField("dim_value"):
+            extents.append(dim.dim_value)
+        elif dim.dim_param:
+            extents.append(sizes.get(dim.dim_param, dim.dim_param))
+        else:
+            extents.append(f"{name}_{axis}")
+            notes.append(f"dimension {axis} of input {name!r} has no name; it is {extents[-1]!r}")
+    return extents
+
+
+def _check_rank(name: str, tensor: onnx.TypeProto.Tensor) -> None:
     if not tensor.HasField("shape"):
         raise FewbitsError(
             "unknown-rank",
             f"input {name!r} has no shape, not even a number of dimensions",
             hint="export the model with input shapes",
         )
+
+
+def _extents(
+    name: str, tensor: onnx.TypeProto.Tensor, sizes: Mapping[str, int], notes: list[str]
+) -> list[int]:
+    _check_rank(name, tensor)
     extents = []
     for axis, dim in enumerate(tensor.shape.dim):
         if dim.HasField("dim_value"):
@@ -187,8 +227,12 @@ def outputs_of(module: ir.IRModule) -> tuple[TensorInfo, ...]:
     result: Any = function.ret_ty
     fields = [result] if len(names) == 1 else result.fields
     return tuple(
-        TensorInfo(
-            name, tuple(int(extent) for extent in field.shape.values), str(field.dtype.dtype)
-        )
+        TensorInfo(name, tuple(map(_outside, field.shape.values)), str(field.dtype.dtype))
         for name, field in zip(names, fields, strict=True)
     )
+
+
+def _outside(extent: Any) -> int | str:
+    """A size as the interface shows it."""
+    size = simplified(extent)
+    return size if isinstance(size, int) else spell(size)

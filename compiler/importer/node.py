@@ -8,9 +8,8 @@ are never nested (nested calls are taken apart into helper bindings).
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,50 +17,14 @@ import onnx
 from tvm import relax
 
 from ...errors import FewbitsError
-from .limits import RUNTIME_DTYPES, check_extents
+from ...ops.symbolic import Extent, spell_shape
+from .limits import RUNTIME_DTYPES
+from .values import Known, Sizes, Value, bind_hint, check_size, dtype_and_shape, shape_of
 
 T = TypeVar("T")
 
-#: TVM has no type stubs: a class taken from here does not narrow what pyright knows.
-_types: Any = relax
-
-
-@dataclasses.dataclass(eq=False)
-class Known:
-    """A value that is known at import: an initializer, or computed from such.
-
-    `name` is the ONNX value's name. The array may have a dtype that Relax lacks (int4, float8):
-    it becomes a Relax constant only where a converter asks for one.
-    """
-
-    name: str
-    array: np.ndarray
-    _expr: relax.Expr | None = None
-
-    @property
-    def expr(self) -> relax.Expr:
-        """The value as a Relax constant (always the same object)."""
-        if self._expr is None:
-            self._expr = constant(self.array)
-        return self._expr
-
-    @functools.cached_property
-    def is_finite(self) -> bool:
-        """Whether no element is NaN or infinite."""
-        if self.array.dtype.kind in "iub":
-            return True
-        return bool(np.isfinite(self.array.astype("float32", copy=False)).all())
-
-
-def constant(array: np.ndarray) -> relax.Expr:
-    """A Relax constant of exactly the array's dtype (`relax.const` alone narrows int64)."""
-    contiguous = np.ascontiguousarray(array).reshape(array.shape)
-    return relax.const(contiguous, str(array.dtype))
-
-
-Value: TypeAlias = "relax.Var | Known"
 #: What a converter returns: one result per ONNX output.
-Result: TypeAlias = "relax.Expr | np.ndarray"
+Result: TypeAlias = "relax.Expr | np.ndarray | Known | Sizes"
 
 
 class Builder:
@@ -70,6 +33,8 @@ class Builder:
     def __init__(self, taken: Iterable[str]) -> None:
         self.bindings: list[relax.VarBinding] = []
         self.notes: list[str] = []
+        #: The largest size that a symbolic dimension may have, where the model implies one.
+        self.largest: dict[Any, int] = {}
         self._normalizer = relax.BlockBuilder()
         self._taken = set(taken)
         self._next: dict[str, int] = {}
@@ -144,6 +109,12 @@ class Node:
         self.result_names = [builder.unique(name) for _ in range(output_count)]
         self._attributes = {attribute.name: attribute for attribute in proto.attribute}
 
+    def with_inputs(self, inputs: list[Value | None]) -> Node:
+        """The same node on other values."""
+        other = copy.copy(self)
+        other.inputs = inputs
+        return other
+
     # -- errors ---------------------------------------------------------------------------------
 
     @property
@@ -189,19 +160,25 @@ class Node:
                     f"constant {value.name!r} has dtype {value.array.dtype}",
                 )
             return value.expr
+        if isinstance(value, Sizes):
+            return self.emit(value.expr)
         return value
 
     def expressions(self) -> list[relax.Expr]:
         """All inputs as expressions, for variadic operators."""
         return [self[index] for index in range(len(self.inputs))]
 
-    def shape(self, index: int) -> tuple[int, ...]:
-        """Static shape of input `index`."""
+    def extents(self, index: int) -> tuple[Extent, ...]:
+        """Shape of input `index`: ints, and expressions where it is symbolic."""
         return dtype_and_shape(self.value(index))[1]
+
+    def shape(self, index: int) -> Sequence[int]:
+        """Shape of input `index`; to look at a symbolic dimension in it is an error."""
+        return shape_of(self.extents(index), self.where)
 
     def rank(self, index: int = 0) -> int:
         """Number of axes of input `index`."""
-        return len(self.shape(index))
+        return len(self.extents(index))
 
     def dtype(self, index: int = 0) -> str:
         """dtype of input `index`, as numpy spells it."""
@@ -215,6 +192,13 @@ class Node:
     def known(self, index: int, meaning: str) -> np.ndarray:
         """Input `index`, which must be known at import; `meaning` is what errors call it."""
         value = self.value(index)
+        if isinstance(value, Sizes):
+            raise self.error(
+                "symbolic-dimension",
+                f"{self.operator}: {meaning} is {spell_shape(value.array.reshape(-1))}, "
+                "but must be known at import",
+                bind_hint(value.array.reshape(-1)),
+            )
         if not isinstance(value, Known):
             raise self.error(
                 "dynamic-argument",
@@ -230,6 +214,13 @@ class Node:
         if array.dtype.kind not in "iu":
             raise self.error("invalid-node", f"{self.operator}: {meaning} must be integers")
         return [int(item) for item in array.reshape(-1)]
+
+    def sizes(self, index: int, meaning: str) -> list[Extent]:
+        """Like `known_ints`, but what symbolic dimensions imply is known enough."""
+        value = self.value(index)
+        if isinstance(value, Sizes):
+            return list(value.array.reshape(-1))
+        return list(self.known_ints(index, meaning))
 
     # -- attributes -----------------------------------------------------------------------------
 
@@ -290,36 +281,3 @@ class Node:
 def operator_key(proto: onnx.NodeProto) -> str:
     """``"Conv"`` for the default domain, ``"domain:Operator"`` otherwise."""
     return proto.op_type if proto.domain in ("", "ai.onnx") else f"{proto.domain}:{proto.op_type}"
-
-
-def dtype_and_shape(value: Value) -> tuple[str, tuple[int, ...]]:
-    """dtype and static shape of a value."""
-    if isinstance(value, Known):
-        return str(value.array.dtype), value.array.shape
-    return dtype_of(value), static_shape(value)
-
-
-def static_shape(expression: relax.Expr) -> tuple[int, ...]:
-    """The shape of a normalized expression."""
-    type_: Any = expression.ty
-    return tuple(int(extent) for extent in type_.shape.values)
-
-
-def dtype_of(expression: relax.Expr) -> str:
-    """The dtype of a normalized tensor expression."""
-    type_: Any = expression.ty
-    return str(type_.dtype.dtype)
-
-
-def check_size(type_: Any, owner: str) -> None:
-    """Refuse tensors of no or absurd size before anything allocates them."""
-    if isinstance(type_, _types.TupleType):
-        for field in type_.fields:
-            check_size(field, owner)
-    elif isinstance(type_, _types.TensorType):
-        if not isinstance(type_.shape, _types.ShapeExpr):
-            raise FewbitsError(
-                "dynamic-shape", "the result's shape depends on run-time values", where=owner
-            )
-        shape = [int(extent) for extent in type_.shape.values]
-        check_extents(shape, str(type_.dtype.dtype), owner)

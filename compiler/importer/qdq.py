@@ -1,12 +1,13 @@
 """``QuantizeLinear``, ``DequantizeLinear`` and ``DynamicQuantizeLinear``: Relax's own QDQ form.
 
 Codes keep their ONNX type here; `signed.py` turns unsigned codes into signed ones afterwards.
-Few-bit constants (int4, uint4, ...) are widened to int8 codes with the same meaning; what has no
-codes with one scale per axis (float8, blocked scales) becomes a float constant.
+Constants of 2 and 4 bits with one scale per axis are widened to int8 codes with the same meaning,
+which integer targets compute with; blocked and FP8 weights keep their bits (`few_bits.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from onnx import helper
 from tvm import relax
 
 from . import fold
-from .node import RUNTIME_DTYPES, Node, Result, static_shape
+from .few_bits import decoded
+from .limits import RUNTIME_DTYPES
+from .node import Node, Result
+from .values import static_shape
 
 op: Any = relax.op  # its annotations are narrower than what it takes
 
@@ -26,7 +30,7 @@ _NARROW = ("int4", "uint4", "int2", "uint2")
 
 
 def _parameters(
-    node: Node, scale: int, zero_point: int, dtype: str, shape: tuple[int, ...], axis: int
+    node: Node, scale: int, zero_point: int, dtype: str, shape: Sequence[int], axis: int
 ) -> tuple[relax.Expr, relax.Expr, int]:
     """Scale, zero point and axis of codes of `shape`.
 
@@ -47,7 +51,7 @@ def _parameters(
         if count != shape[axis]:
             raise node.error(
                 "invalid-node",
-                f"{count} scales for axis {axis} of a tensor of shape {list(shape)}",
+                f"{count} scales for axis {axis} of a tensor of rank {len(shape)}",
             )
     zeros = np.zeros(wanted, _storage(dtype))
     zero = _shaped(node, zero_point, wanted) if node.has(zero_point) else relax.const(zeros)
@@ -121,6 +125,9 @@ def _dequantize_linear(node: Node) -> Result:
     known = array is not None and all(node.constant(i) is not None for i in (1, 2) if node.has(i))
     exotic = node.dtype() not in (*CODES, *_NARROW, "int32")
     if known and (exotic or node.int("block_size", 0)):
+        few_bits = decoded(node)
+        if few_bits is not None:
+            return few_bits
         kind = node.dtype() if exotic else "blocked"
         node.note(f"{kind} weights are stored as floats")
         return fold.evaluate(node)[0]

@@ -15,9 +15,10 @@ import onnx
 from onnx import helper
 from tvm import relax
 
-from .node import Node, Result, Value
+from .node import Node, Result
 from .operators import activation, convolution, elementwise, linear, movement, pooling
 from .qdq import dequantized, quantized
+from .values import Value
 
 op: Any = relax.op  # its annotations are narrower than what it takes
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from tvm import ir, relax
 
-from .node import Builder, dtype_of
+from .node import Builder
+from .values import dtype_of
 
 op: Any = relax.op  # its annotations are narrower than what it takes
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import relax
 
-from ..node import Node, Result, constant
+from ..node import Node, Result
+from ..values import constant
 
 op: Any = relax.op
 
@@ -137,7 +138,7 @@ def _softmax_like(function: object, node: Node) -> Result:
     rank, axis = node.rank(), node.axis("axis", 1) if node.rank() > 1 else 0
     if axis == rank - 1:
         return function(node[0], axis=axis)  # type: ignore[operator]
-    shape = node.shape(0)
+    shape = node.extents(0)
     flat = op.reshape(node[0], (math.prod(shape[:axis]), math.prod(shape[axis:])))
     return op.reshape(function(flat, axis=1), shape)  # type: ignore[operator]
 

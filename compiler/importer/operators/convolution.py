@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm import relax
 
-from ..node import Node, Result, constant
+from ..node import Node, Result
+from ..values import constant
 from .windows import Windows, windows_of
 
 op: Any = relax.op

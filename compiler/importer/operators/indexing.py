@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import onnx
 from tvm import relax
 
+from ....ops.symbolic import simplified, spell
 from ..limits import check_extents
-from ..node import Known, Node, Result, constant
+from ..node import Node, Result
 from ..tensors import read
-from .movement import slice_axes
+from ..values import Known, Sizes, constant, sizes_or_known
+from .slicing import slice_axes
 
 op: Any = relax.op
 
@@ -42,13 +45,27 @@ def _indices(node: Node, extents: list[int]) -> relax.Expr:
 def _gather(node: Node) -> Result:
     """Gather. Run-time indices wrap around, as negative ones must: no index reads elsewhere."""
     axis = node.axis("axis", 0)
-    if not isinstance(node.value(1), Known):
+    indices = node.constant(1)
+    extent = node.extents(0)[axis]
+    if indices is None:
         return op.take(node[0], node[1], axis, mode="wrap")
+    if not isinstance(extent, int):
+        return _gather_of_open(node, axis, indices, extent)
     indices = _checked(node, [node.shape(0)[axis]])
     steps = set(np.diff(indices.reshape(-1)).tolist())
     if indices.size and indices.ndim < 2 and len(steps) < 2 and min(steps, default=1) > 0:
         return _as_slice(node, axis, indices, steps.pop() if steps else 1)
     return op.take(node[0], constant(indices), axis, mode="clip")
+
+
+def _gather_of_open(node: Node, axis: int, indices: np.ndarray, extent: Any) -> Result:
+    """Known indices into an axis of symbolic size: its first or last element, or any others."""
+    if indices.size == 1 and int(indices.reshape(())) in (0, -1):
+        first = 0 if int(indices.reshape(())) == 0 else simplified(extent - 1)
+        x = slice_axes(node[0], [axis], [first], [simplified(first + 1)], [1])
+        shape = node.extents(0)
+        return op.reshape(x, [*shape[:axis], *indices.shape, *shape[axis + 1 :]])
+    return op.take(node[0], constant(indices), axis, mode="wrap")
 
 
 def _as_slice(node: Node, axis: int, indices: np.ndarray, step: int) -> Result:
@@ -74,25 +91,36 @@ def _gather_nd(node: Node) -> Result:
 def _shape(node: Node) -> Result:
     rank = node.rank()
     start, end = node.int("start", 0), node.int("end", rank)
-    return np.array(node.shape(0)[slice(start, end)], dtype="int64")
+    picked = node.extents(0)[slice(start, end)]
+    array = np.empty(len(picked), object)
+    array[:] = picked
+    return sizes_or_known(node.proto.output[0], array, "int64")
 
 
 def _size(node: Node) -> Result:
-    return np.array(np.prod(node.shape(0), dtype="int64"))
+    count = np.empty((), object)
+    count[()] = math.prod(node.extents(0))
+    return sizes_or_known(node.proto.output[0], count, "int64")
 
 
 def _constant_of_shape(node: Node) -> Result:
-    shape = node.known_ints(0, "the shape")
+    shape = node.sizes(0, "the shape")
     value = np.zeros(1, "float32")
     for attribute in node.proto.attribute:
         if attribute.name == "value":
             value = read(attribute.t)
-    if 0 not in shape:
-        check_extents(shape, str(value.dtype), node.where)
-    return np.full(shape, value.reshape(-1)[0], value.dtype)
+    fixed = [extent for extent in shape if isinstance(extent, int)]
+    if 0 not in fixed:
+        check_extents(fixed, str(value.dtype), node.where)
+    if len(fixed) < len(shape):
+        return op.full(shape, constant(value.reshape(())), str(value.dtype))
+    return np.full(fixed, value.reshape(-1)[0], value.dtype)
 
 
 def _range(node: Node) -> Result:
+    values = [node.value(i) for i in range(3)]
+    if any(isinstance(value, Sizes) for value in values):
+        return _open_range(node)
     start, limit, step = (
         node.known(i, what).reshape(()) for i, what in enumerate(("start", "limit", "delta"))
     )
@@ -102,6 +130,23 @@ def _range(node: Node) -> Result:
     if count:
         check_extents([count], str(start.dtype), node.where)
     return (start + np.arange(count, dtype=start.dtype) * step).astype(start.dtype)
+
+
+def _open_range(node: Node) -> Result:
+    """A range with symbolic bounds; one whose length is a number still is a list of sizes."""
+    start, limit, step = (
+        node.sizes(i, what)[0] for i, what in enumerate(("start", "limit", "delta"))
+    )
+    if not isinstance(step, int) or step == 0:
+        raise node.error("invalid-node", f"Range with a delta of {spell(step)}")
+    count = simplified((limit - start + step - (1 if step > 0 else -1)) // step)
+    if isinstance(count, int):
+        array = np.empty(max(count, 0), object)
+        array[:] = [start + step * i for i in range(max(count, 0))]
+        return sizes_or_known(node.proto.output[0], array, node.dtype())
+    if step < 0:
+        raise node.refuse("a backward range of symbolic length")
+    return op.arange(start, limit, step, node.dtype())
 
 
 def _constant(node: Node) -> Result:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from ..node import Node, Result, constant
+from ..node import Node, Result
+from ..values import constant
 
 op: Any = relax.op
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
-from ..node import Node, Result, constant
+from ..node import Node, Result
+from ..values import constant
 
 op: Any = relax.op
 
@@ -31,20 +33,20 @@ def _batch_norm(node: Node) -> Result:
     return relax.TupleGetItem(normalized, 0)
 
 
-def _full(node: Node, shape: tuple[int, ...], value: float, dtype: str) -> relax.Expr:
-    return constant(np.full(shape, value, dtype=dtype))
+def _full(node: Node, shape: Sequence[int], value: float, dtype: str) -> relax.Expr:
+    return constant(np.full(tuple(shape), value, dtype=dtype))
 
 
-def _affine(node: Node, index: int, shape: tuple[int, ...], missing: float) -> relax.Expr:
+def _affine(node: Node, index: int, shape: Sequence[int], missing: float) -> relax.Expr:
     """Input `index` (a scale or bias) of exactly `shape`; constant `missing` if left out."""
     if not node.has(index):
         return _full(node, shape, missing, node.dtype())
     array = node.constant(index)
     if array is not None:
-        return constant(np.ascontiguousarray(np.broadcast_to(array, shape)))
+        return constant(np.ascontiguousarray(np.broadcast_to(array, tuple(shape))))
     if node.shape(index) == shape:
         return node[index]
-    return op.broadcast_to(node[index], shape)
+    return op.broadcast_to(node[index], tuple(shape))
 
 
 def _check_stash(node: Node) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 from tvm import relax
 
 from ..limits import check_extents
-from ..node import Node, Result, constant, static_shape
+from ..node import Node, Result
+from ..values import constant, static_shape
 
 op: Any = relax.op
 
