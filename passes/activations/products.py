@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 from tvm import ir, relax
 
 from ..canonicalize.graph import Graph
 from ..layers import find_layers
 from ..rewrite import operator_of
+from .options import ActivationOptions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,17 +22,17 @@ class Operand:
         var: the binding whose argument is replaced.
         place: of the argument.
         source: the value that is rounded.
-        strategy: values with a common scale.
+        options: how.
     """
 
     layer: str
     var: relax.Var
     place: int
-    source: relax.Expr
-    strategy: Literal["token", "tensor"]
+    source: relax.Var
+    options: ActivationOptions
 
 
-def product_operands(module: ir.IRModule, strategy: Literal["token", "tensor"]) -> list[Operand]:
+def product_operands(module: ir.IRModule, options: ActivationOptions) -> list[Operand]:
     """Both sides of every float matrix product without weights.
 
     A scale must not vary along the sum. On the left, rows may have their own. The right side's
@@ -40,6 +41,7 @@ def product_operands(module: ir.IRModule, strategy: Literal["token", "tensor"]) 
     """
     graph = Graph(module)
     weighted = {layer.var for layer in find_layers(module)}
+    tensor = dataclasses.replace(options, strategy="tensor")
     found: list[Operand] = []
     for var, value in graph.bindings:
         is_product = operator_of(value) == "relax.matmul" and var not in weighted
@@ -50,12 +52,12 @@ def product_operands(module: ir.IRModule, strategy: Literal["token", "tensor"]) 
             continue
         if str(var.ty.dtype) != "float32":
             continue
-        found.append(Operand(var.name, var, 0, left, strategy))
+        found.append(Operand(var.name, var, 0, left, options))
         before: Any = graph.definition(right)
         if graph.used_once(right) and _swaps_last(before):
-            found.append(Operand(var.name, right, 0, before.args[0], strategy))
+            found.append(Operand(var.name, right, 0, before.args[0], options))
         else:
-            found.append(Operand(var.name, var, 1, right, "tensor"))
+            found.append(Operand(var.name, var, 1, right, tensor))
     return found
 
 
