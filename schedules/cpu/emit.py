@@ -126,3 +126,16 @@ def in_lanes(extent: Any, lanes: int, write: Callable[[Any], None], again: bool 
                 scalar()
             with T.Else(), T.If(extent % lanes > 0), T.Then():
                 overlapping()
+
+
+def linear(axes: Sequence[Axis], values: dict[Any, Any]) -> Any:
+    """The position of the axes' values in one loop over all of them."""
+    position: Any = index(0)
+    for axis in axes:
+        position = position * axis.extent + values[axis.var]
+    return position
+
+
+def at(buffer: Any, offset: Any) -> Any:
+    """An element of a row-major buffer by its offset, which the last index takes whole."""
+    return buffer[(*(index(0) for _ in list(buffer.ty.shape)[1:]), offset)]

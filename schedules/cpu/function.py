@@ -90,7 +90,7 @@ def schedule_function(
                 parameters[position] = panels
         work = constant(product.count((*product.stage.axes,)))
         return Kernel(
-            product, group.after, tile, machine, panels, work is None or work >= 4 * WORTH_THREADS
+            product, group.after, tile, machine, panels, work is None or work >= 16 * WORTH_THREADS
         )
 
     def write() -> None:

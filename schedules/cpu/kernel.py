@@ -16,7 +16,8 @@ from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
 from .access import step, vectorizable
-from .emit import fused, grid, in_lanes, index, local, put, simplified, whole
+from .columns import columns_of
+from .emit import at, fused, grid, in_lanes, index, linear, local, put, simplified, whole
 from .machine import Machine
 from .product import Epilogue, Product
 from .stages import Stage, constant, substitute
@@ -79,36 +80,18 @@ class Kernel:
         return self.product.count(self.product.summed)
 
     def _pack(self, panel: Any, places: dict[Any, Any]) -> Any:
-        """Copy a panel of the right operand; columns beyond the last are 0."""
+        """Copy a panel of the right operand; what is beyond the last column does not matter."""
         product, width = self.product, self.width
         buffer = product.right.load.source
         packed = T.alloc_buffer((simplified(self.summed * width),), "float32", layout=None)
-        columns = product.count(product.columns)
-        available = T.Bind(tirx.min(columns - panel * width, index(width)))
+        source = columns_of(product, places, panel * width, width, self.machine.lanes)
 
         def line(values: dict[Any, Any]) -> None:
-            row = linear(product.summed, values) * width
-
-            def element(lane: Any) -> None:
-                own = fused(product.columns, panel * width + lane)
-                place = substitute(product.right.place, {**places, **own})
-                offset = simplified(place + substitute(product.right.along, values))
-                T.buffer_store(packed, at(buffer, offset), [row + lane])
-
-            def all_of_it() -> None:
-                in_lanes(index(width), self.machine.lanes, element)
-
-            if constant(columns) is not None and constant(columns) % width == 0:  # type: ignore[operator]
-                all_of_it()
-                return
-            with T.If(available == width):
-                with T.Then():
-                    all_of_it()
-                with T.Else():
-                    with T.serial(index(0), available) as lane:
-                        element(lane)
-                    with T.serial(available, index(width)) as lane:
-                        T.buffer_store(packed, tirx.const(0.0, "float32"), [row + lane])
+            row = T.Bind(linear(product.summed, values) * width)
+            along = T.Bind(simplified(substitute(product.right.along, values)))
+            source.copy(
+                buffer, along, lambda lane, value: T.buffer_store(packed, value, [row + lane])
+            )
 
         grid(product.summed, line)
         return packed
@@ -264,16 +247,3 @@ def _with_results(value: Any, buffer: Any, result: Any) -> Any:
         return result if node.source.same_as(buffer) else node
 
     return tvm_ffi.structural_map(value, [(ir.TensorLoad, load)])
-
-
-def linear(axes: Any, values: dict[Any, Any]) -> Any:
-    """The position of the axes' values in one loop over all of them."""
-    position: Any = index(0)
-    for axis in axes:
-        position = position * axis.extent + values[axis.var]
-    return position
-
-
-def at(buffer: Any, offset: Any) -> Any:
-    """An element of a row-major buffer by its offset, which the last index takes whole."""
-    return buffer[(*(index(0) for _ in list(buffer.ty.shape)[1:]), offset)]

@@ -17,13 +17,14 @@ from tvm.ir import prim
 from tvm.tirx.script import builder as T
 
 from .access import reads_along, step, vectorizable
-from .emit import grid, in_lanes, index, local, put, spread, whole
+from .emit import grid, in_lanes, index, local, put, simplified, spread, whole
+from .guards import interval
 from .machine import Machine
 from .stages import Axis, Stage, constant, is_axis, loads, substitute, total
 from .vector_math import prim_dtype
 
 #: Below this many steps a parallel region costs more than it saves.
-WORTH_THREADS = 16384
+WORTH_THREADS = 1 << 16
 #: Vectors that a sum along memory is gathered in, so that additions do not wait for each other.
 _CHAINS = 4
 
@@ -157,20 +158,37 @@ def _elementwise(stage: Stage, machine: Machine) -> None:
 
     def line(values: dict[Any, Any]) -> None:
         at = _at(stage, values)
-        contiguous = step(at.buffer, at.indices, inner.var) == 1
-
-        def element(position: Any) -> None:
-            _store(at, substitute(at.value, {inner.var: position}), {inner.var: position})
-
-        extent = constant(inner.extent)
-        short = extent is not None and extent < machine.lanes
-        if short or not contiguous or not vectorizable(at.value, inner.var):
-            with T.serial(index(0), inner.extent) as position:
-                element(position)
-        else:
-            in_lanes(inner.extent, machine.lanes, element)
+        parts = interval(at.value, inner.var)
+        if parts is None:
+            _run(at, at.value, inner, index(0), inner.extent, machine)
+            return
+        low = index(0) if parts.low is None else tirx.max(parts.low, index(0))
+        low = T.Bind(simplified(tirx.min(low, inner.extent)))
+        high = inner.extent if parts.high is None else tirx.min(parts.high, inner.extent)
+        high = T.Bind(simplified(tirx.max(high, low)))
+        _run(at, parts.outside, inner, index(0), low, machine)
+        _run(at, parts.inside, inner, low, high, machine)
+        _run(at, parts.outside, inner, high, inner.extent, machine)
 
     grid(outer, line)
+
+
+def _run(stage: Stage, value: Any, inner: Axis, low: Any, high: Any, machine: Machine) -> None:
+    """The elements from `low` to `high` along the innermost axis."""
+
+    def element(position: Any) -> None:
+        place = {inner.var: low + position}
+        _store(stage, substitute(value, place), place)
+
+    extent = simplified(high - low)
+    known = constant(extent)
+    contiguous = step(stage.buffer, stage.indices, inner.var) == 1
+    short = known is not None and known < machine.lanes
+    if short or not contiguous or not vectorizable(value, inner.var):
+        with T.serial(index(0), extent) as position:
+            element(position)
+    else:
+        in_lanes(extent, machine.lanes, element)
 
 
 def _sum_across(stage: Stage, machine: Machine) -> None:

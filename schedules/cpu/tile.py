@@ -11,7 +11,7 @@ _MOST_ROWS = 14
 #: How much slower than three vectors the kernel is with that many (measured on float32, AVX-512).
 _SLOWER = {1: 1.35, 2: 1.03, 3: 1.0}
 #: The rows of one task, times what is summed over, should stay in the second cache.
-_BLOCK_ELEMENTS = 1 << 16
+_BLOCK_ELEMENTS = 3 << 15
 
 
 @dataclasses.dataclass(frozen=True)
