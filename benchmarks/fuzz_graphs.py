@@ -28,15 +28,15 @@ import numpy as np
 import onnx
 import onnxruntime
 from fewbits.compiler import driver
-from fewbits.compiler.artifact import Port
+from fewbits.compiler.artifact import Artifact, Port
 from fewbits.compiler.description import describe, ports
 from fewbits.compiler.driver import Compilation
 from fewbits.compiler.execution import encode_batch, runner_of
 from fewbits.compiler.options import Options
 from fewbits.compiler.verify import Oracle, same
 from fewbits.errors import FewbitsError
-from fewbits.targets.mcu.firmware import build_firmware, emit_firmware
 from fewbits.targets.mcu.host import HostRunner
+from fewbits.targets.mcu.product import McuProduct
 from fewbits.targets.mcu.target import get_target
 from fewbits.targets.mcu.toolchain import build, system_compiler
 
@@ -101,14 +101,14 @@ def prepare(seed: int, recipe: str, folder: Path, target: str = "c") -> Case | F
     options = Options(target=target, recipe=recipe, to="lower", name=name)
     try:
         state = driver.compile(model.SerializeToString(), None, options, samples)
-        assert isinstance(state, Compilation) and state.integer and state.firmware
+        assert isinstance(state, Compilation) and isinstance(state.product, McuProduct)
         inputs, outputs = ports(state)
         few = {key: array[:4] for key, array in samples.items()}
         codes = encode_batch(few, inputs)
-        expected = Oracle(state.integer)(codes)
+        expected = Oracle(state.product.module)(codes)
         folder = folder / name
         folder.mkdir(parents=True)
-        emit_firmware(state.firmware, folder, (codes, expected), None, {})
+        state.product.emit(folder, (codes, expected), {})
     except FewbitsError as error:
         return Finding(seed, recipe, "refused", f"{error.code}: {error.message}")
     except Exception:
@@ -161,11 +161,11 @@ def check(case: Case, library: Path) -> Finding:
 
 def emulate(case: Case) -> Finding:
     """The same for a microcontroller: built on its own and run in the emulator, strictly."""
-    assert case.state.firmware is not None
+    assert case.state.product is not None
     manifest = describe(case.state, case.inputs, case.outputs)
     try:
-        build_firmware(case.state.firmware, case.folder, None, None)
-        runner = runner_of(case.folder, manifest, strict=True)
+        case.state.product.build(case.folder, manifest["layers"])
+        runner = runner_of(Artifact(case.folder, manifest), strict=True)
         runs = [runner.run([a[i] for a in case.codes]) for i in range(len(case.codes[0]))]
     except FewbitsError as error:
         kind = "refused" if error.code == "out-of-memory" else "crash"
@@ -180,8 +180,9 @@ def emulate(case: Case) -> Finding:
 
 
 def _run(case: Case, runner: HostRunner, index: int) -> list[np.ndarray]:
-    assert case.state.firmware is not None
-    interface, plan = case.state.firmware.interface, case.state.firmware.plan
+    assert isinstance(case.state.product, McuProduct)
+    firmware = case.state.product.firmware
+    interface, plan = firmware.interface, firmware.plan
     pointers = [runner.place(array[index]) for array in case.codes]
     sizes = [int(np.prod(p.shape)) * np.dtype(p.dtype).itemsize for p in case.outputs]
     results = [runner.allocate(size) for size in sizes]

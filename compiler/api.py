@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def compile(
     progress: Progress = quiet,
     **options: Any,
 ) -> Artifact:
-    """Compile a model to firmware; the artifact's folder holds C project, binary and report.
+    """Compile a model; the artifact's folder holds sources or a library, and a report.
 
     Args:
         model: path, bytes or ``ModelProto``; float or quantized.
@@ -86,12 +87,17 @@ def quantize(
 class LoadedModel:
     """A compiled model as a function: inputs by name, outputs by name, real values.
 
-    The first axis counts samples; a single sample may leave it out.
+    The first axis counts samples; a single sample may leave it out. Dimensions that the model
+    leaves open may have any size in every call. Threads may call it at the same time.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+        from .execution import runner_of
+
         self.artifact = artifact
         self.instructions: list[int] = []
+        self._runner = runner_of(artifact, threads=threads)
+        self._lock = threading.Lock()
 
     def __call__(self, /, *, raw: bool = False, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs for inputs; codes instead of real values with `raw`.
@@ -103,14 +109,24 @@ class LoadedModel:
         """
         from .execution import run_artifact
 
-        outputs, self.instructions = run_artifact(self.artifact, inputs, raw=raw)
+        # One call after the other: a library spreads each over its own threads.
+        with self._lock:
+            outputs, self.instructions = run_artifact(
+                self.artifact, inputs, raw=raw, runner=self._runner
+            )
         return outputs
 
 
-def load(folder: str | Path) -> LoadedModel:
+def load(folder: str | Path, *, threads: int | None = None) -> LoadedModel:
     """The compiled model in a folder.
 
+    Args:
+        folder: what `compile` wrote.
+        threads: how many a CPU library computes with; None for as many as there are cores, or as
+            the environment variable TVM_NUM_THREADS says.
+
     Raises:
-        FewbitsError: ``not-an-artifact``.
+        FewbitsError: ``not-an-artifact``; ``wrong-machine`` for a library that this machine cannot
+            run; ``bad-library``; ``unknown-option``.
     """
-    return LoadedModel(open_artifact(folder))
+    return LoadedModel(open_artifact(folder), threads)

@@ -16,17 +16,21 @@ import numpy as np
 
 from .. import __version__
 from ..errors import FewbitsError
+from ..targets.catalogue import get_target
 from .files import write_file
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 
-#: What running, verifying and reporting rely on.
-_KEYS = frozenset(
-    {"model", "target", "recipe", "calibration", "inputs", "outputs", "function", "macs", "layers",
-     "ram_bytes", "flash_bytes", "text_bytes", "weights_bytes", "instructions_per_inference",
-     "float_layers"}
-)  # fmt: skip
+#: What running, verifying and reporting rely on: always, and by family of targets.
+_KEYS = frozenset({"model", "target", "recipe", "calibration", "inputs", "outputs", "layers"})
+_KEYS_OF_KIND = {
+    "mcu": frozenset(
+        {"function", "macs", "ram_bytes", "flash_bytes", "text_bytes", "weights_bytes",
+         "instructions_per_inference", "float_layers"}
+    ),
+    "cpu": frozenset({"library", "features", "machine", "library_bytes", "weight_bits"}),
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Port:
 
     Attributes:
         name: its name in the ONNX model.
-        shape: of one inference, batch axis included.
+        shape: of one inference, batch axis included; symbolic dimensions by name.
         dtype: of the codes that the product takes or gives.
         scale: real value of one step, None where codes are the values themselves.
         zero_point: code of real 0.
@@ -43,11 +47,16 @@ class Port:
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
     dtype: str
     scale: float | None
     zero_point: int
     real_dtype: str
+
+    @property
+    def real(self) -> Port:
+        """The same for real values."""
+        return Port(self.name, self.shape, self.real_dtype, None, 0, self.real_dtype)
 
     def to_codes(self, real: np.ndarray) -> np.ndarray:
         """Codes of real values: divided by the scale, rounded half to even, saturated."""
@@ -70,7 +79,7 @@ class Port:
         """From the manifest's form."""
         return cls(
             str(data["name"]),
-            tuple(int(d) for d in data["shape"]),
+            tuple(d if isinstance(d, str) else int(d) for d in data["shape"]),
             str(data["dtype"]),
             None if data["scale"] is None else float(data["scale"]),
             int(data["zero_point"]),
@@ -104,6 +113,15 @@ class Artifact:
     def target(self) -> str:
         """The target's name."""
         return str(self.manifest["target"])
+
+    @property
+    def kind(self) -> str:
+        """The family of the target.
+
+        Raises:
+            FewbitsError: ``unknown-target``.
+        """
+        return get_target(self.target).kind
 
     def save_manifest(self) -> None:
         """Write the manifest anew, e.g. after `verify` has added a score."""
@@ -146,7 +164,8 @@ def open_artifact(folder: str | Path) -> Artifact:
     artifact = Artifact(folder, manifest)
     try:
         known = [*artifact.inputs, *artifact.outputs]
-        whole = all(port.shape is not None for port in known) and manifest.keys() >= _KEYS
+        keys = _KEYS | _KEYS_OF_KIND[artifact.kind]
+        whole = all(port.shape is not None for port in known) and manifest.keys() >= keys
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:

@@ -14,28 +14,26 @@ if TYPE_CHECKING:
 
 
 def ports(state: Compilation) -> tuple[list[Port], list[Port]]:
-    """The interface: names and real dtypes of the ONNX model, codes of the firmware."""
-    assert state.integer is not None and state.firmware is not None
-    program = state.firmware.program
-    ports: list[list[Port]] = []
-    for infos, buffers, known in (
-        (state.imported.inputs, program.inputs, state.integer.interface.inputs),
-        (state.imported.outputs, program.outputs, state.integer.interface.outputs),
-    ):
-        ports.append(
-            [
-                Port(
-                    info.name,
-                    buffer.shape,
-                    buffer.dtype,
-                    None if meaning is None else meaning[0],
-                    0 if meaning is None else meaning[1],
-                    info.dtype,
-                )
-                for info, buffer, meaning in zip(infos, buffers, known, strict=True)
-            ]
+    """The interface: names and real dtypes of the ONNX model, codes of the product."""
+    assert state.product is not None
+    inputs, outputs = (
+        [
+            Port(
+                info.name,
+                value.shape,
+                value.dtype,
+                None if value.meaning is None else value.meaning[0],
+                0 if value.meaning is None else value.meaning[1],
+                info.dtype,
+            )
+            for info, value in zip(infos, values, strict=True)
+        ]
+        for infos, values in (
+            (state.imported.inputs, state.product.inputs),
+            (state.imported.outputs, state.product.outputs),
         )
-    return ports[0], ports[1]
+    )
+    return inputs, outputs
 
 
 def table_rows(state: Compilation) -> dict[str, object]:
@@ -45,13 +43,11 @@ def table_rows(state: Compilation) -> dict[str, object]:
 
 def describe(state: Compilation, inputs: list[Port], outputs: list[Port]) -> dict[str, Any]:
     """The manifest, as far as it is known before anything is built."""
-    assert state.firmware is not None and state.integer is not None
-    program, plan = state.firmware.program, state.firmware.plan
-    floats = [call.layer for call in program.calls if call.note and "float" in call.note]
+    assert state.product is not None
     return {
         "fewbits": {"version": __version__, "manifest": MANIFEST_VERSION},
         "model": {
-            "name": program.name,
+            "name": state.name,
             "sha256": sha256(state.imported.onnx_model.SerializeToString(deterministic=True)),
             "opset": state.imported.opset,
         },
@@ -65,30 +61,7 @@ def describe(state: Compilation, inputs: list[Port], outputs: list[Port]) -> dic
         "calibration": _describe_calibration(state),
         "inputs": [dataclasses.asdict(port) for port in inputs],
         "outputs": [dataclasses.asdict(port) for port in outputs],
-        "function": f"{state.firmware.interface.model}_run",
-        "macs": sum(call.macs for call in program.calls),
-        "instructions_per_inference": None,
-        "flash_bytes": None,
-        "ram_bytes": plan.arena_bytes,
-        "text_bytes": None,
-        "weights_bytes": state.firmware.constant_bytes,
-        "score": None,
-        "float_layers": floats,
-        "layers": [
-            {
-                "name": call.layer,
-                "operator": call.operator,
-                "kernel": call.function,
-                "macs": call.macs,
-                "live_bytes": live,
-                "scratch_bytes": call.scratch,
-                "flash_bytes": state.firmware.layer_bytes[index],
-                "instructions": None,
-                "snr_db": None,
-                "note": call.note,
-            }
-            for index, (call, live) in enumerate(zip(program.calls, plan.live_bytes, strict=True))
-        ],
+        **state.product.describe(),
         "notes": [*state.imported.notes, *(_note_text(n) for n in state.context.notes)],
     }
 
@@ -113,46 +86,14 @@ def _describe_calibration(state: Compilation) -> dict[str, Any] | None:
 
 
 def write_reference(state: Compilation, folder: Path) -> None:
-    """What `verify` compares with: the float model, and the integer module."""
+    """What `verify` compares with: the float model, and the module that the product computes."""
     import tvm
 
-    assert state.integer is not None
+    assert state.product is not None
     reference = folder / "reference"
     reference.mkdir()
     (reference / "model.onnx").write_bytes(
         state.imported.onnx_model.SerializeToString(deterministic=True)
     )
-    (reference / "float.json").write_text(tvm.ir.save_json(state.reference), "utf-8")
-    (reference / "integer.json").write_text(tvm.ir.save_json(state.integer.module), "utf-8")
-
-
-def check_budgets(state: Compilation, flash_bytes: int, static_ram: int) -> None:
-    """Refuse what exceeds ``--ram`` or ``--flash``, or the board's memories.
-
-    Raises:
-        FewbitsError: ``over-budget``, with what would fit.
-    """
-    from ..targets.mcu.boards import BOARDS, get_board
-    from ..targets.mcu.memory import check_budget
-
-    assert state.firmware is not None
-    board = get_board(state.options.board) if state.options.board else None
-    ram = state.options.ram or (board.ram.size if board else None)
-    flash = state.options.flash or (board.flash.size if board else None)
-    check_budget(
-        state.firmware.plan,
-        flash_bytes=flash_bytes,
-        static_ram_bytes=static_ram,
-        ram=ram,
-        flash=flash,
-        devices=[_Device(b.name, b.ram.size, b.flash.size) for b in BOARDS.values()],
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Device:
-    """A board as `check_budget` sees it."""
-
-    name: str
-    ram: int
-    flash: int
+    for name, module in state.product.references(state.reference).items():
+        (reference / f"{name}.json").write_text(tvm.ir.save_json(module), "utf-8")

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FewbitsError
-from ..targets.mcu.project import check_replaceable, output_folder
-from ..targets.mcu.target import McuTarget, get_target
+from ..targets.base import Product, Request, Target
+from ..targets.catalogue import get_target
+from ..targets.project import check_replaceable, output_folder
 from .artifact import MANIFEST, Artifact, file_hashes, manifest_text
 from .data import Batch, Source, load_arrays, open_batches, random_batches
-from .description import check_budgets, describe, ports, table_rows, write_reference
+from .description import describe, ports, table_rows, write_reference
 from .files import write_file
 from .options import Options
 from .progress import Progress, quiet
 from .recipe import Recipe, load_recipe
+from .symbols import concrete
 
 if TYPE_CHECKING:
     from tvm import ir
 
     from ..passes.base import Pass, PassContext
-    from ..targets.mcu.firmware import Firmware
-    from ..targets.mcu.integer import IntegerModel
     from .importer import ImportedModel
 
 #: How many samples `--calibration random` makes.
@@ -39,26 +39,26 @@ class Compilation:
     Attributes:
         options: what was asked for.
         recipe: the resolved recipe.
-        target: the core.
+        target: what the product is for.
+        name: of the model in the product.
         imported: the model as imported.
         context: calibration, seed and the passes' notes.
-        reference: the float module that int8 results are compared with.
+        reference: the float module that results are compared with.
         compressed: the module after the recipe's passes.
-        integer: the module that the firmware computes, to the bit.
-        firmware: kernel calls, memory plan, C files.
+        product: the target's own form of it, ready to be built.
     """
 
     options: Options
     recipe: Recipe
-    target: McuTarget
+    target: Target
+    name: str
     imported: ImportedModel
     context: PassContext
     calibration: Callable[[], Iterator[Batch]] | None
     calibration_source: str | None
     reference: ir.IRModule
     compressed: ir.IRModule | None = None
-    integer: IntegerModel | None = None
-    firmware: Firmware | None = None
+    product: Product | None = None
 
 
 def compress(
@@ -134,6 +134,7 @@ def _begin(
         options=options,
         recipe=recipe,
         target=target,
+        name=options.name or _model_name(model, imported.name),
         imported=imported,
         context=context,
         calibration=batches,
@@ -166,7 +167,7 @@ def compile(
     progress: Progress = quiet,
     evaluation: str | Path | Mapping[str, np.ndarray] | None = None,
 ) -> Artifact | Compilation:
-    """ONNX in, a folder with firmware, manifest and report out.
+    """ONNX in, a folder with the product, manifest and report out.
 
     Args:
         model: path, bytes or ``ModelProto``.
@@ -197,15 +198,9 @@ def compile(
         return state
     assert state.compressed is not None
     progress.phase("lower")
-    from ..targets.mcu.firmware import make_firmware
-    from ..targets.mcu.integer import to_integer
-
-    state.integer = to_integer(state.compressed)
-    _dump(options, "8-integer", state.integer.module)
-    name = options.name or _model_name(model, state.imported.name)
-    state.firmware = make_firmware(state.integer, state.target, name)
-    # RAM is known now, and of flash the constants; the code's size once it is built.
-    check_budgets(state, flash_bytes=state.firmware.constant_bytes, static_ram=0)
+    state.product = state.target.lower(state.compressed, _request(state))
+    _dump(options, "8-lowered", state.product.module)
+    state.product.check_budgets()
     if not options.reaches("emit"):
         return state
     assert out is not None
@@ -241,37 +236,37 @@ def evaluate_and_keep(
 
 
 def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Emit, build, run and describe the firmware in a folder."""
-    from ..targets.mcu.firmware import build_firmware, emit_firmware, map_of
+    """Emit, build, run and describe the product in a folder."""
     from .report import write_report
     from .verify import Oracle, golden_samples, verify_golden
 
-    options, integer, firmware = state.options, state.integer, state.firmware
-    assert integer is not None and firmware is not None
-    oracle = Oracle(integer)
+    options, product = state.options, state.product
+    assert product is not None
     inputs, outputs = ports(state)
-    golden = golden_samples(state, oracle, inputs)
-    memory = map_of(options.board)
-    emit_firmware(firmware, folder, golden, memory, table_rows(state))
+    golden = golden_samples(state, Oracle(product.module), inputs)
+    product.emit(folder, golden, table_rows(state))
     write_reference(state, folder)
     manifest = describe(state, inputs, outputs)
     if options.reaches("build"):
         progress.phase("build")
-        built = build_firmware(firmware, folder, options.compiler, memory)
-        manifest.update(built.figures())
-        check_budgets(state, built.flash_bytes, built.static_ram_bytes)
-        manifest["compiler"] = built.compiler
-        for index, layer in enumerate(manifest["layers"]):
-            layer["text_bytes"] = built.layer_text.get(f"fb_layer_{index}", 0)
+        manifest.update(product.build(folder, manifest["layers"]))
     if options.reaches("verify"):
-        progress.phase("verify")
-        manifest.update(verify_golden(state, folder, manifest, golden, oracle))
+        if state.target.runs_here:
+            progress.phase("verify")
+            manifest.update(verify_golden(state, folder, manifest, golden))
+        else:
+            manifest["notes"].append(f"not run: {state.target.name} is not this machine")
         write_report(folder, manifest)
     manifest["files"] = file_hashes(folder)
     return manifest
 
 
-def _target(options: Options) -> McuTarget:
+def _request(state: Compilation) -> Request:
+    options = state.options
+    return Request(state.name, options.board, options.ram, options.flash, options.compiler)
+
+
+def _target(options: Options) -> Target:
     if options.board is None:
         return get_target(options.target)
     from ..targets.mcu.boards import get_board
@@ -285,7 +280,7 @@ def _calibration(
     if source is None:
         return None, None
     if isinstance(source, str) and source == "random":
-        return random_batches(imported.inputs, RANDOM_SAMPLES, options.seed), "random"
+        return random_batches(concrete(imported.inputs), RANDOM_SAMPLES, options.seed), "random"
     text = Path(source).name if isinstance(source, str | Path) else type(source).__name__
     return open_batches(source, imported.inputs, limit=options.samples), text
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import FewbitsError
-from ..targets.mcu.program import Buffer
+from ..targets.catalogue import get_target
 from .artifact import Artifact
-from .data import Batch, check_batch, load_arrays
-from .execution import batch_codes, count_samples, encode_batch, run_artifact
+from .data import Batch, load_arrays
+from .execution import batch_codes, check_arrays, count_samples, encode_batch, run_artifact
 from .progress import Progress, quiet
-from .verify import Oracle, same
+from .symbols import batch_of, concrete, sizes_of
+from .verify import CHUNK, Oracle, same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +59,10 @@ def evaluate_artifact(
         FewbitsError: as `check_batch`; ``wrong-shape`` for labels that don't fit.
     """
     arrays = dict(load_arrays(data)) if isinstance(data, str | Path) else dict(data)
-    infos = [Buffer(p.name, p.shape, p.real_dtype) for p in artifact.inputs]
+    infos = [port.real for port in artifact.inputs]
     named = {info.name for info in infos}
     labels = None if "labels" in named else arrays.pop("labels", None)
-    batch = check_batch(arrays, infos, "the evaluation set")
+    batch = check_arrays(arrays, infos, "the evaluation set")
     count = count_samples(batch, "the evaluation set")
     if labels is not None:
         labels = np.asarray(labels)
@@ -132,7 +133,7 @@ def _exactness(artifact: Artifact, batch: Batch, codes: Mapping[str, np.ndarray]
     from .. import ops  # noqa: F401  (registers the dialect before the module is read)
     from ..ops import integer  # noqa: F401
 
-    path = _reference(artifact, "integer.json")
+    path = _reference(artifact, f"{get_target(artifact.target).oracle}.json")
     try:
         oracle = Oracle(tvm.ir.load_json(path.read_text("utf-8")))
     except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
@@ -144,14 +145,15 @@ def _exactness(artifact: Artifact, batch: Batch, codes: Mapping[str, np.ndarray]
         ) from error
     expected = oracle(encode_batch(batch, artifact.inputs))
     agree = np.ones(len(expected[0]), bool)
+    match = float(artifact.manifest.get("float_match", 1e-4))
     for port, want in zip(artifact.outputs, expected, strict=True):
         got = codes[port.name].reshape(want.shape)
-        agree &= np.array([same(g, w) for g, w in zip(got, want, strict=True)])
+        agree &= np.array([same(g, w, match) for g, w in zip(got, want, strict=True)])
     return int(agree.sum())
 
 
 def float_outputs(artifact: Artifact, batch: Batch) -> Iterator[np.ndarray]:
-    """onnxruntime's first output of the float model, sample by sample."""
+    """onnxruntime's first output of the float model, a few samples or one at a time."""
     import onnxruntime
 
     path = _reference(artifact, "model.onnx")
@@ -165,6 +167,15 @@ def float_outputs(artifact: Artifact, batch: Batch) -> Iterator[np.ndarray]:
             hint="another version of onnxruntime may",
         ) from error
     ports = artifact.inputs
-    for index in range(len(next(iter(batch.values())))):
-        feed = {p.name: batch[p.name][index].reshape(p.shape) for p in ports}
+    infos = concrete(ports, sizes_of(ports, batch, "the evaluation set"))
+    count = len(next(iter(batch.values())))
+    step = CHUNK if batch_of(ports) is not None else 1
+    for start in range(0, count, step):
+        # Shapes have a batch of 1, or one that may be anything.
+        feed = {
+            info.name: batch[info.name][start : start + step].reshape(-1, *info.shape[1:])
+            if info.shape[:1] == (1,)
+            else batch[info.name][start].reshape(info.shape)
+            for info in infos
+        }
         yield np.asarray(session.run(None, feed)[0])

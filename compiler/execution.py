@@ -1,46 +1,85 @@
-"""Runs what an artifact holds: real values or codes in, real values or codes out."""
+"""Runs what an artifact holds: real values or codes in, real values or codes out.
+
+Two ways of calling. Where the batch is a symbolic dimension, the arrays are a batch and the product
+runs once. Otherwise the product takes one sample at a time, and the first axis counts samples.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import FewbitsError
-from ..targets.mcu.program import Buffer
-from ..targets.mcu.runner import Runner, Signature, make_runner
-from ..targets.mcu.target import get_target
+from ..targets.base import Runner
+from ..targets.catalogue import get_target
 from .artifact import Artifact, Port
 from .data import Batch, check_batch
 from .progress import Progress, quiet
+from .symbols import Shaped, batch_of, concrete, sizes_of
 
 
 def encode_batch(batch: Batch, ports: Sequence[Port]) -> list[np.ndarray]:
-    """Codes of real samples in the order of the ports, each ``[samples, *port.shape]``."""
+    """Codes of checked real samples, in the order of the ports.
+
+    Returns:
+        Arrays ``[samples, *port.shape]``; with a symbolic batch, in the ports' own shapes.
+    """
+    whole = batch_of(ports) is not None
     return [
-        port.to_codes(batch[port.name]).reshape(len(batch[port.name]), *port.shape)
-        for port in ports
+        _shaped(port.to_codes(batch[port.name]), info.shape[1:] if whole else info.shape)
+        for port, info in zip(ports, concrete(ports, sizes_of(ports, batch, "data")), strict=True)
     ]
 
 
-def signature_of(manifest: Mapping[str, Any]) -> Signature:
-    """What a runner needs, from the manifest."""
-    return Signature(
-        function=manifest["function"],
-        inputs=tuple((tuple(p["shape"]), p["dtype"]) for p in manifest["inputs"]),
-        outputs=tuple((tuple(p["shape"]), p["dtype"]) for p in manifest["outputs"]),
-        arena_bytes=manifest["ram_bytes"],
-        layers=len(manifest["layers"]),
-    )
+def _shaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return array.reshape(len(array), *shape)
 
 
-def runner_of(folder: Path, manifest: Mapping[str, Any], *, strict: bool = False) -> Runner:
-    """A runner for the binary in an artifact's folder."""
-    target = get_target(manifest["target"])
-    binary = "model.so" if target.family == "host" else "model.elf"
-    return make_runner(folder / "bin" / binary, target, signature_of(manifest), strict=strict)
+def check_arrays(
+    arrays: Mapping[str, Any], inputs: Sequence[Shaped], where: str
+) -> dict[str, np.ndarray]:
+    """Arrays as `data.check_batch` returns them, for inputs that may have symbolic sizes.
+
+    Raises:
+        FewbitsError: as `data.check_batch`.
+    """
+    return check_batch(arrays, concrete(inputs, sizes_of(inputs, arrays, where)), where)
+
+
+def runner_of(artifact: Artifact, *, strict: bool = False, threads: int | None = None) -> Runner:
+    """A runner for the binary in an artifact's folder.
+
+    Raises:
+        FewbitsError: as `Target.open`.
+    """
+    target = get_target(artifact.target)
+    return target.open(artifact.folder, artifact.manifest, strict=strict, threads=threads)
+
+
+def run_samples(
+    runner: Runner,
+    codes: Sequence[np.ndarray],
+    inputs: Sequence[Port],
+    progress: Progress = quiet,
+) -> tuple[list[np.ndarray], list[int]]:
+    """Output codes for input codes as `encode_batch` gives them; instructions per sample.
+
+    Returns:
+        Outputs with a first axis of samples, or as they are with a symbolic batch.
+    """
+    if batch_of(inputs) is not None:
+        return list(runner.run(codes).outputs), []
+    results: list[list[np.ndarray]] = []
+    instructions: list[int] = []
+    for index in range(len(codes[0])):
+        run = runner.run([array[index] for array in codes])
+        results.append([output.copy() for output in run.outputs])
+        if run.instructions is not None:
+            instructions.append(run.instructions)
+        progress.samples(index + 1, len(codes[0]))
+    return [np.stack(kept) for kept in zip(*results, strict=True)], instructions
 
 
 def run_artifact(
@@ -48,6 +87,7 @@ def run_artifact(
     batch: Mapping[str, np.ndarray],
     *,
     raw: bool = False,
+    runner: Runner | None = None,
     progress: Progress = quiet,
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Outputs by name for inputs by name, first axes counting samples; instructions per sample.
@@ -56,35 +96,30 @@ def run_artifact(
         artifact: a compiled model.
         batch: real values (codes with `raw`).
         raw: take and give codes.
+        runner: what `runner_of` gave, None to make one.
         progress: told how many samples are done.
+
+    Raises:
+        FewbitsError: as `check_arrays` and `runner_of`; ``empty-data``.
     """
     inputs, outputs = artifact.inputs, artifact.outputs
-    runner = runner_of(artifact.folder, artifact.manifest)
     if raw:
-        infos = [Buffer(p.name, p.shape, p.dtype) for p in inputs]
-        checked = check_batch(batch, infos, "the input")
-        codes = [checked[p.name].reshape(-1, *p.shape) for p in inputs]
+        infos = [Port(p.name, p.shape, p.dtype, None, 0, p.dtype) for p in inputs]
+        checked = check_arrays(batch, infos, "the input")
+        codes = encode_batch(checked, infos)
     else:
-        infos = [Buffer(p.name, p.shape, p.real_dtype) for p in inputs]
-        checked = check_batch(batch, infos, "the input")
+        checked = check_arrays(batch, [port.real for port in inputs], "the input")
         codes = encode_batch(checked, inputs)
     count_samples(checked, "the input")
-    results: list[list[np.ndarray]] = [[] for _ in outputs]
-    instructions: list[int] = []
-    for index in range(len(codes[0])):
-        run = runner.run([array[index] for array in codes])
-        for kept, output in zip(results, run.outputs, strict=True):
-            kept.append(output.copy())
-        if run.instructions is not None:
-            instructions.append(run.instructions)
-        progress.samples(index + 1, len(codes[0]))
+    given = runner or runner_of(artifact)
+    results, instructions = run_samples(given, codes, inputs, progress)
+    whole = batch_of(inputs) is not None
     named = {}
-    for port, kept in zip(outputs, results, strict=True):
-        stacked = np.stack(kept)
-        # The batch axis of 1 becomes the sample axis, as onnxruntime would give it.
-        shape = port.shape[1:] if port.shape[:1] == (1,) else port.shape
-        stacked = stacked.reshape(len(stacked), *shape)
-        named[port.name] = stacked if raw else port.to_real(stacked)
+    for port, result in zip(outputs, results, strict=True):
+        if not whole and port.shape[:1] == (1,):
+            # The batch axis of 1 becomes the sample axis, as onnxruntime would give it.
+            result = result.reshape(len(result), *result.shape[2:])
+        named[port.name] = result if raw else port.to_real(result)
     return named, instructions
 
 

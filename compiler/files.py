@@ -1,4 +1,4 @@
-"""Writes single files whole or not at all; folders are `targets.mcu.project.output_folder`'s."""
+"""Writes single files whole or not at all; folders are `targets.project.output_folder`'s."""
 
 from __future__ import annotations
 

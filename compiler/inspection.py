@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..targets.mcu.target import get_target
+from ..targets.catalogue import get_target
 from .progress import Progress, quiet
 
 

@@ -1,38 +1,36 @@
-"""Does the firmware do what was promised? Checked on golden samples before anything is written."""
+"""Does the product do what was promised? Checked on golden samples before anything is kept."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import FewbitsError
-from .artifact import Port
+from ..targets.base import Golden, Product
+from .artifact import Artifact, Port
 from .data import random_batches
 from .execution import encode_batch, runner_of
+from .symbols import batch_of, concrete
 
 if TYPE_CHECKING:
     from tvm import ir
 
-    from ..targets.mcu.integer import IntegerModel
     from .driver import Compilation
-
-Golden = tuple[list[np.ndarray], list[np.ndarray]]
 
 #: Samples that the oracle evaluates at once.
 CHUNK = 64
 
 
 class Oracle:
-    """The integer module, evaluated with the exact meanings of its operators."""
+    """What a product computes, evaluated with the exact meanings of its operators."""
 
-    def __init__(self, model: IntegerModel | ir.IRModule) -> None:
+    def __init__(self, module: ir.IRModule) -> None:
         from ..ops.evaluate import Evaluator
 
-        module = getattr(model, "module", model)
         self.evaluator = Evaluator(module)
 
     def __call__(self, codes: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -46,15 +44,22 @@ class Oracle:
 
 
 def golden_samples(state: Compilation, oracle: Oracle, inputs: Sequence[Port]) -> Golden | None:
-    """A few samples as codes with the oracle's outputs: shipped with the firmware."""
+    """A few samples as codes with the oracle's outputs: shipped with the product.
+
+    With symbolic sizes, as many as the first batches have of equal shapes.
+    """
     count = state.options.golden
     if not count:
         return None
-    source = state.calibration or random_batches(state.imported.inputs, count, state.options.seed)
+    source = state.calibration or random_batches(
+        concrete(state.imported.inputs), count, state.options.seed
+    )
     taken: list[list[np.ndarray]] = []
     have = 0
     for batch in source():
         codes = encode_batch(batch, inputs)
+        if taken and [a.shape[1:] for a in codes] != [a.shape[1:] for a in taken[0]]:
+            break
         taken.append([array[: count - have] for array in codes])
         have += len(taken[-1][0])
         if have >= count:
@@ -64,32 +69,32 @@ def golden_samples(state: Compilation, oracle: Oracle, inputs: Sequence[Port]) -
 
 
 def verify_golden(
-    state: Compilation,
-    folder: Path,
-    manifest: dict[str, Any],
-    golden: Golden | None,
-    oracle: Oracle,
+    state: Compilation, folder: Path, manifest: dict[str, Any], golden: Golden | None
 ) -> dict[str, Any]:
-    """Run the firmware on the golden samples, strictly; cost and distance from float.
+    """Run the product on the golden samples, strictly; cost and distance from float.
 
     Raises:
-        FewbitsError: ``not-exact`` when the firmware and the oracle disagree: a defect of fewbits.
+        FewbitsError: ``not-exact`` when product and oracle disagree: a defect of fewbits.
     """
     if golden is None:
         return {}
+    product = state.product
+    assert product is not None
     inputs, expected = golden
-    runner = runner_of(folder, manifest, strict=True)
-    run = None
-    for index in range(len(inputs[0])):
-        run = runner.run([array[index] for array in inputs])
-        for port, got, want in zip(
-            manifest["outputs"], run.outputs, [e[index] for e in expected], strict=True
-        ):
-            if not same(got, want):
+    ports = [Port.from_dict(port) for port in manifest["inputs"]]
+    runner = runner_of(Artifact(folder, manifest), strict=True)
+    run, difference = None, 0.0
+    for index, sample in enumerate(_calls(inputs, ports)):
+        run = runner.run(sample)
+        wanted = expected if batch_of(ports) is not None else [e[index] for e in expected]
+        for port, got, want in zip(manifest["outputs"], run.outputs, wanted, strict=True):
+            found = distance(got, want)
+            difference = max(difference, found)
+            if found > product.float_match:
                 raise FewbitsError(
                     "not-exact",
-                    f"the firmware's output {port['name']!r} differs from the oracle on sample "
-                    f"{index}",
+                    f"output {port['name']!r} differs from the oracle on sample {index}"
+                    + (f" by {found:.2g} of its length" if found < np.inf else ""),
                     hint="this is a defect of fewbits: please report it with the model",
                 )
     assert run is not None
@@ -97,26 +102,48 @@ def verify_golden(
     if run.instructions is not None:
         for layer, count in zip(layers, run.per_layer, strict=True):
             layer["instructions"] = count
-    noise = layer_noise(state.reference, state.integer, inputs, manifest)
+    noise = layer_noise(state.reference, product, inputs, manifest)
     for layer in layers:
         layer["snr_db"] = noise.get(layer["name"])
-    return {
-        "instructions_per_inference": run.instructions,
-        "stack_bytes": run.stack_bytes,
-        "golden": {"samples": len(inputs[0]), "exact": True},
-    }
+    return product.verified(run, len(inputs[0]), difference)
 
 
-def same(got: np.ndarray, want: np.ndarray) -> bool:
-    """Equal codes; float results of float islands may differ in their last bits."""
-    if got.dtype.kind == "f":
-        return bool(np.allclose(got, want, rtol=1e-4, atol=1e-5, equal_nan=True))
-    return bool(np.array_equal(got.reshape(want.shape), want))
+def _calls(codes: Sequence[np.ndarray], ports: Sequence[Port]) -> Iterator[list[np.ndarray]]:
+    """The arrays of each call: a batch at once, or sample by sample."""
+    if batch_of(ports) is not None:
+        yield list(codes)
+        return
+    for index in range(len(codes[0])):
+        yield [array[index] for array in codes]
+
+
+def distance(got: np.ndarray, want: np.ndarray) -> float:
+    """Length of the difference over the length of `want`; integers are equal (0) or not (inf).
+
+    Infinite and undefined values have to agree in place and sign.
+    """
+    got = got.reshape(want.shape)
+    if want.dtype.kind != "f":
+        return 0.0 if np.array_equal(got, want) else np.inf
+    finite = np.isfinite(want)
+    if not np.array_equal(got[~finite], want[~finite], equal_nan=True):
+        return np.inf
+    one, other = (array[finite].astype(np.float64) for array in (got, want))
+    if not np.isfinite(one).all():
+        return np.inf
+    difference, length = np.linalg.norm(one - other), np.linalg.norm(other)
+    # Results near zero are differences of larger numbers: an absolute bound holds there.
+    return float(difference / max(length, 0.1 * np.sqrt(max(other.size, 1))))
+
+
+def same(got: np.ndarray, want: np.ndarray, float_match: float = 1e-4) -> bool:
+    """Equal codes; float results may differ by so much of their length."""
+    return distance(got, want) <= float_match
 
 
 def layer_noise(
     reference: ir.IRModule,
-    model: IntegerModel | None,
+    model: Product,
     codes: Sequence[np.ndarray],
     manifest: Mapping[str, Any],
 ) -> dict[str, float]:
@@ -124,12 +151,13 @@ def layer_noise(
     from ..ops.evaluate import Evaluator
     from ..passes.rewrite import Rewriter, operator_of
 
-    assert model is not None
     stands_for: dict[str, str] = {}
     for var, value in Rewriter(model.module).bindings:
         operator = operator_of(value)
-        if operator is not None and operator.startswith("fewbits."):
+        if operator is not None and operator.startswith("fewbits.") and _stands(value):
             stands_for[var.name] = str(value.attrs["stands_for"])
+    if not stands_for:
+        return {}
     floats = Evaluator(reference)
     known = {var.name for var, _ in Rewriter(reference).bindings}
     stands_for = {layer: name for layer, name in stands_for.items() if name in known}
@@ -150,6 +178,11 @@ def layer_noise(
         if signal > 0 and noise > 0:
             result[layer] = round(float(10 * np.log10(signal / noise)), 2)
     return result
+
+
+def _stands(call: Any) -> bool:
+    """Whether the operator says which float value its codes approximate."""
+    return "stands_for" in map(str, call.attrs.keys())
 
 
 def _values(evaluator: Any, inputs: Sequence[np.ndarray], names: set[str]) -> dict[str, np.ndarray]:

@@ -220,6 +220,9 @@ class Evaluator:
         """The module's outputs by name, when all steps have run."""
         body = self.function.body.body
         fields = list(body.fields) if isinstance(body, relax.Tuple) else [body]
+        for field in fields:
+            if not isinstance(field, relax.Var):  # an output that no input changes
+                environment.shared[field] = self._run(field, {}, environment.sizes)
         results = [_sampled(environment, field) for field in fields]
         if len(results) == 1 and isinstance(results[0], tuple):
             results = list(results[0])

@@ -9,6 +9,7 @@ import typer
 
 from ... import __version__
 from .output import console, print_json, print_table, progress, reporting
+from .sweep import sweep
 
 if TYPE_CHECKING:
     from ..options import Options
@@ -322,13 +323,14 @@ def report(
 def targets(as_json: Json = False) -> None:
     """List targets and boards."""
     with reporting(as_json):
+        from ...targets.catalogue import all_targets
         from ...targets.mcu.boards import BOARDS
-        from ...targets.mcu.target import TARGETS
 
+        known = list(all_targets())
         if as_json:
             print_json(
                 {
-                    "targets": {t.name: t.description for t in TARGETS.values()},
+                    "targets": {t.name: t.description for t in known},
                     "boards": {
                         b.name: {
                             "title": b.title,
@@ -342,9 +344,7 @@ def targets(as_json: Json = False) -> None:
                 }
             )
             return
-        print_table(
-            "Targets", ["name", "what"], ((t.name, t.description) for t in TARGETS.values())
-        )
+        print_table("Targets", ["name", "what"], ((t.name, t.description) for t in known))
         console.print()
         print_table(
             "Boards",
@@ -419,6 +419,9 @@ def doctor(as_json: Json = False) -> None:
             )
         if not all(c.ok for c in checks):
             raise typer.Exit(1)
+
+
+app.command()(sweep)
 
 
 def main() -> None:

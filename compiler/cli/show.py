@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import FewbitsError
 from ..artifact import Artifact, open_artifact
+from . import show_library
 from .output import console, messages, print_json, print_table, visible
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..sensitivity import Sensitivity
 
-LAYER_TEXT = frozenset({"layer", "operator", "note"})
+LAYER_TEXT = frozenset({"layer", "operator", "note", "weights as", "kernel"})
 
 #: Columns of a terminal from which on the layers' table is shown whole.
 WIDE = 110
@@ -35,13 +36,30 @@ def compiled(result: Artifact | Compilation, as_json: bool) -> None:
     if as_json:
         print_json({"folder": str(result.folder), **manifest})
         return
-    total = manifest["instructions_per_inference"]
-    # The report has every column; a narrow terminal shows the ones that fit.
     wide = console.width >= WIDE
+    layers, figures, content = _KINDS[result.kind]
+    names, rows = layers(manifest, wide)
+    print_table(
+        f"{manifest['model']['name']} on {manifest['board'] or manifest['target']}, "
+        f"recipe {manifest['recipe']['name']}",
+        names,
+        ((_short(row[0], 44 if wide else 22), *row[1:]) for row in rows),
+        text=LAYER_TEXT,
+    )
+    console.print()
+    print_table(None, ["what", "figure"], [*figures(manifest), *_agreement(manifest)])
+    for note in marks(manifest):
+        console.print(f"[yellow]![/] {visible(note)}")
+    console.print(f"\n{visible(str(result.folder))}: {content}, manifest.json, report.html")
+
+
+def _firmware_rows(manifest: Mapping[str, Any], wide: bool) -> tuple[list[str], list[Any]]:
+    """Columns and rows of the layers' table; the report has every column."""
+    total = manifest["instructions_per_inference"]
     names = ["layer", "operator", "MACs", "instr.", "per MAC", "%", "flash B", "RAM B", "SNR dB"]
     rows = [
         (
-            _short(layer["name"], 44 if wide else 22),
+            layer["name"],
             layer["operator"],
             layer["macs"] or None,
             layer["instructions"],
@@ -54,23 +72,12 @@ def compiled(result: Artifact | Compilation, as_json: bool) -> None:
         for layer in manifest["layers"]
     ]
     shown = [i for i, name in enumerate(names) if wide or name not in ("MACs", "per MAC")]
-    print_table(
-        f"{manifest['model']['name']} on {manifest['board'] or manifest['target']}, "
-        f"recipe {manifest['recipe']['name']}",
-        [names[i] for i in shown],
-        ([row[i] for i in shown] for row in rows),
-        text=LAYER_TEXT,
-    )
-    console.print()
-    print_table(None, ["what", "figure"], summary(manifest))
-    for note in marks(manifest):
-        console.print(f"[yellow]![/] {visible(note)}")
-    console.print(f"\n{visible(str(result.folder))}: C project, bin/, manifest.json, report.html")
+    return [names[i] for i in shown], [tuple(row[i] for i in shown) for row in rows]
 
 
-def summary(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _firmware_figures(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The figures that matter most."""
-    rows: list[tuple[str, Any]] = [
+    return [
         ("flash", _bytes(manifest["flash_bytes"])),
         ("  code", _bytes(manifest["text_bytes"])),
         ("  constants", _bytes(manifest["weights_bytes"])),
@@ -79,10 +86,21 @@ def summary(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("MACs", manifest["macs"]),
         ("instructions per inference", manifest["instructions_per_inference"]),
     ]
+
+
+_KINDS = {
+    "mcu": (_firmware_rows, _firmware_figures, "C project, bin/"),
+    "cpu": (show_library.rows, show_library.figures, "model.so, examples/"),
+}
+
+
+def _agreement(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Accuracy, and agreement with the oracle."""
+    rows: list[tuple[str, Any]] = []
     evaluation = manifest.get("evaluation")
     if evaluation:
         rows += [
-            ("score, firmware", evaluation["score"]),
+            ("score, compiled", evaluation["score"]),
             ("score, float (onnxruntime)", evaluation["float_score"]),
             ("SNR against float, dB", evaluation["snr_db"]),
             ("exact against the oracle", f"{evaluation['exact']:,} of {evaluation['samples']:,}"),
@@ -99,21 +117,13 @@ def marks(manifest: Mapping[str, Any]) -> list[str]:
     calibration = manifest.get("calibration")
     if calibration and calibration["source"] == "random":
         found.append("calibrated on random data: the accuracy means nothing")
-    if manifest["float_layers"]:
+    if manifest.get("float_layers"):
         found.append(f"{len(manifest['float_layers'])} layers compute in floating point")
     return found
 
 
 def _unfinished(state: Compilation, as_json: bool) -> None:
-    firmware = state.firmware
-    plan = firmware.plan if firmware else None
-    figures = {
-        "ram_bytes": plan.arena_bytes if plan else None,
-        "peak_layer": plan.peak_layer if plan else None,
-        "weights_bytes": firmware.constant_bytes if firmware else None,
-        "layers": len(firmware.program.calls) if firmware else None,
-        "macs": sum(c.macs for c in firmware.program.calls) if firmware else None,
-    }
+    figures = state.product.plan() if state.product else {}
     if as_json:
         print_json(figures)
     else:
@@ -156,7 +166,7 @@ def evaluation(artifact: Artifact, as_json: bool) -> None:
         rows: list[tuple[str, Any]] = [
             ("samples", found["samples"]),
             ("exact against the oracle", found["exact"]),
-            ("score, firmware", found["score"]),
+            ("score, compiled", found["score"]),
             ("score, float (onnxruntime)", found["float_score"]),
             ("same class as float", found["agreement"]),
             ("SNR against float, dB", found["snr_db"]),

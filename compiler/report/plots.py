@@ -37,6 +37,12 @@ def flash_plot(layers: Sequence[Mapping[str, Any]]) -> str | None:
     return _bars(layers, "flash_bytes", "bytes of constants in flash")
 
 
+def sizes_plot(layers: Sequence[Mapping[str, Any]]) -> str | None:
+    """Horizontal bars of bytes of weights per layer."""
+    rows = [{**layer, "bytes": (layer["bits"] + 7) // 8} for layer in layers]
+    return _bars(rows, "bytes", "bytes of weights") if rows else None
+
+
 def snr_plot(layers: Sequence[Mapping[str, Any]]) -> str | None:
     """Signal to noise ratio of each layer's output against the float model."""
     if not any(layer["snr_db"] for layer in layers):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from ...targets.catalogue import get_target
 from ..files import write_file
 from . import plots
 
@@ -26,23 +27,59 @@ def write_report(folder: Path, manifest: Mapping[str, Any]) -> None:
     )
     environment.filters["thousands"] = _thousands
     environment.filters["decimal"] = _decimal
-    layers = manifest["layers"]
-    rows = [{**layer, **_shares(layer, manifest)} for layer in layers]
-    text = environment.get_template("report.html.j2").render(
+    kind = get_target(manifest["target"]).kind
+    template, values = _KINDS[kind]
+    text = environment.get_template(template).render(
         manifest=manifest,
         evaluation=manifest.get("evaluation"),
-        layers=rows,
-        largest_share=max((row["share"] or 0.0 for row in rows), default=0.0) or 1.0,
-        instructions=plots.instructions_plot(layers),
-        memory=plots.memory_plot(layers, manifest["ram_bytes"]) if layers else None,
-        flash=plots.flash_plot(layers),
-        snr=plots.snr_plot(layers),
+        snr=plots.snr_plot(manifest["layers"]),
         warnings=_warnings(manifest),
-        integer_macs=_integer_share(manifest),
+        **values(manifest),
     )
     write_file(folder / "report.html", text)
     data = {key: value for key, value in manifest.items() if key != "files"}
     write_file(folder / "report.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def _firmware(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What only firmware's report shows."""
+    layers = manifest["layers"]
+    rows = [{**layer, **_shares(layer, manifest)} for layer in layers]
+    return {
+        "layers": rows,
+        "largest_share": max((row["share"] or 0.0 for row in rows), default=0.0) or 1.0,
+        "instructions": plots.instructions_plot(layers),
+        "memory": plots.memory_plot(layers, manifest["ram_bytes"]) if layers else None,
+        "flash": plots.flash_plot(layers),
+        "integer_macs": _integer_share(manifest),
+    }
+
+
+def _library(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What only a library's report shows."""
+    layers, bits = manifest["layers"], manifest["weight_bits"]
+    count = sum(layer["weights"] for layer in layers)
+    allowed = manifest["float_match"]
+    integers = all(port["dtype"].startswith("int") for port in manifest["outputs"])
+    return {
+        "layers": layers,
+        "sizes": plots.sizes_plot(layers),
+        "weight_bytes": (bits["codes"] + bits["metadata"] + 7) // 8,
+        "weight_count": count,
+        "bits_per_weight": _over(sum(layer["bits"] for layer in layers), count),
+        "code_bits_per_weight": _over(sum(layer["code_bits"] for layer in layers), count),
+        "match": "outputs equal, bit for bit" if integers else f"outputs within {allowed:g}",
+    }
+
+
+def _over(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+_KINDS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    "mcu": ("firmware.html.j2", _firmware),
+    "cpu": ("library.html.j2", _library),
+}
 
 
 def _shares(layer: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +98,7 @@ def _warnings(manifest: Mapping[str, Any]) -> list[str]:
         found.append(
             "Calibrated on random data: sizes and counts are real, the accuracy means nothing."
         )
-    if manifest["float_layers"]:
+    if manifest.get("float_layers"):
         names = ", ".join(manifest["float_layers"][:8])
         found.append(f"Layers that compute in floating point: {names}.")
     return found

@@ -17,7 +17,7 @@ from ...formats.parse import parse_format
 
 
 @functools.lru_cache(maxsize=256)
-def _levels_and_thresholds(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def levels_and_thresholds(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """float32 levels [n], and the largest float32 that still rounds to each [n - 1].
 
     A float32 exceeds a float64 threshold just when it exceeds the next float32 below it, so the
@@ -39,6 +39,6 @@ def round_to(number_format: NumberFormat, x: torch.Tensor) -> torch.Tensor:
     """`x`, float32 and already divided by its scale, at the nearest levels; ties to even codes."""
     if isinstance(number_format, Integer):
         return torch.round(x).clamp(number_format.minimum, number_format.maximum)
-    levels, thresholds = _levels_and_thresholds(number_format.name)
+    levels, thresholds = levels_and_thresholds(number_format.name)
     index = torch.bucketize(x.contiguous(), thresholds.to(x.device))
     return levels.to(x.device)[index]

@@ -7,27 +7,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from ...errors import FewbitsError
+from ..base import Run, Runner
 from .emulator import Emulator
 from .target import McuTarget
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One inference: output codes, and what it took (None on the host).
-
-    `per_layer` holds the instructions of each layer in order; what the plan itself takes is the
-    rest of `instructions`.
-    """
-
-    outputs: tuple[np.ndarray, ...]
-    instructions: int | None
-    per_layer: tuple[int, ...]
-    stack_bytes: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +32,6 @@ class Signature:
     outputs: tuple[tuple[tuple[int, ...], str], ...]
     arena_bytes: int
     layers: int
-
-
-class Runner(Protocol):
-    """Runs one model again and again."""
-
-    def run(self, inputs: Sequence[np.ndarray]) -> Run:
-        """One inference on codes."""
-        ...
 
 
 def make_runner(
@@ -98,7 +76,7 @@ def _status(value: int) -> None:
         raise FewbitsError("run-failed", f"the model's run function returned {value}")
 
 
-class _EmulatorRunner:
+class _EmulatorRunner(Runner):
     def __init__(self, elf: Path, target: McuTarget, signature: Signature, strict: bool) -> None:
         self.signature = signature
         buffers = [*signature.inputs, *signature.outputs]
@@ -129,7 +107,7 @@ class _EmulatorRunner:
         return Run(outputs, result.instructions, per_layer, result.stack_bytes)
 
 
-class _HostRunner:
+class _HostRunner(Runner):
     def __init__(self, library: Path, signature: Signature) -> None:
         self.signature = signature
         self.function = getattr(ctypes.CDLL(str(library.absolute())), signature.function)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...errors import FewbitsError, nearest
+from ..base import Request, Target
+
+if TYPE_CHECKING:
+    from tvm import ir
+
+    from .product import McuProduct
+    from .runner import Runner
 
 
 @dataclasses.dataclass(frozen=True)
-class McuTarget:
+class McuTarget(Target):
     """A core family that firmware is generated for.
 
     Attributes:
@@ -33,6 +42,40 @@ class McuTarget:
     gcc: str
     emulator_cpu: str | None
     description: str
+
+    kind: ClassVar[Literal["mcu", "cpu"]] = "mcu"
+    oracle: ClassVar[str] = "integer"
+
+    def lower(self, module: ir.IRModule, request: Request) -> McuProduct:
+        """Integer-only arithmetic, kernels, memory plan.
+
+        Raises:
+            FewbitsError: see `lower.lower`.
+        """
+        from .product import make_product
+
+        return make_product(module, self, request)
+
+    def open(
+        self,
+        folder: Path,
+        manifest: Mapping[str, Any],
+        *,
+        strict: bool = False,
+        threads: int | None = None,
+    ) -> Runner:
+        """The emulator, or the library on this machine; one thread always.
+
+        Raises:
+            FewbitsError: ``no-such-file``, ``bad-elf``.
+        """
+        from .product import signature_of
+        from .runner import make_runner
+
+        del threads
+        binary = "model.so" if self.family == "host" else "model.elf"
+        signature = signature_of(manifest)
+        return make_runner(folder / "bin" / binary, self, signature, strict=strict)
 
 
 def _arm(

@@ -96,7 +96,7 @@ def build(
         FewbitsError: ``compiler-missing`` or ``compiler-failed`` (with the compiler's own last
             words and the command).
     """
-    tool = _tool(compiler)
+    tool = compiler_command(compiler)
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     host = target.family == "host"
@@ -124,7 +124,7 @@ def build(
         command += extra
         # People see the command as if it had been run in the product's own folder.
         shown = tuple(word.replace(folder, str(out.parent)) for word in command)
-        _run(command, shown)
+        run_command(command, shown)
         map_file = Path(folder) / f"{out.name}.map"
         measured = _measure(product, map_file)
         product.replace(out)
@@ -139,14 +139,14 @@ def compiler_version(compiler: str | None = None) -> str:
     Raises:
         FewbitsError: ``compiler-missing``, ``compiler-failed``.
     """
-    return _version(_tool(compiler))
+    return _version(compiler_command(compiler))
 
 
 @functools.lru_cache
 def _version(tool: tuple[str, ...]) -> str:
     if tool[-1] == "cc":
-        return "zig cc " + _run([*tool[:-1], "version"]).strip()
-    return (_run([*tool, "--version"]).splitlines() or [tool[0]])[0].strip()
+        return "zig cc " + run_command([*tool[:-1], "version"]).strip()
+    return (run_command([*tool, "--version"]).splitlines() or [tool[0]])[0].strip()
 
 
 def system_compiler() -> str | None:
@@ -167,7 +167,12 @@ def cache_folder() -> Path:
     return base / "fewbits"
 
 
-def _tool(compiler: str | None) -> tuple[str, ...]:
+def compiler_command(compiler: str | None) -> tuple[str, ...]:
+    """The words that call a compiler, by default zig's.
+
+    Raises:
+        FewbitsError: ``compiler-missing``.
+    """
     if compiler is None:
         if importlib.util.find_spec("ziglang") is None:
             raise FewbitsError(
@@ -231,12 +236,12 @@ def _libraries(target: McuTarget, compiler: str | None) -> list[str]:
         return []
     if target.family == "host":
         return ["-lm"]
-    return ["-nodefaultlibs", *_c_library(_tool(compiler), target), "-lgcc"]
+    return ["-nodefaultlibs", *_c_library(compiler_command(compiler), target), "-lgcc"]
 
 
 def _c_library(tool: tuple[str, ...], target: McuTarget) -> list[str]:
     """``-lm -lc`` where the cross compiler has a C library (RISC-V's often comes without)."""
-    found = _run([*tool, *target.gcc_flags, "-print-file-name=libc.a"]).strip()
+    found = run_command([*tool, *target.gcc_flags, "-print-file-name=libc.a"]).strip()
     return ["-lm", "-lc"] if Path(found).is_absolute() else []
 
 
@@ -247,7 +252,12 @@ def _measure(product: Path, map_file: Path) -> Sizes:
     return sizes(product) if is_elf else Sizes(0, 0, 0, 0)
 
 
-def _run(command: Sequence[str], shown: Sequence[str] | None = None) -> str:
+def run_command(command: Sequence[str], shown: Sequence[str] | None = None) -> str:
+    """Run a tool; its standard output. `shown` is the command as errors name it.
+
+    Raises:
+        FewbitsError: ``compiler-failed``, ``compiler-missing``.
+    """
     where = " ".join(shown or command)
     cache = cache_folder() / "zig"
     environment = {

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from ...errors import FewbitsError
+from ..errors import FewbitsError
 
 MANIFEST = "manifest.json"
 """The file that marks a folder as written by fewbits: a JSON object with the key ``"fewbits"``."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from fewbits.errors import FewbitsError
-from fewbits.targets.mcu import project
-from fewbits.targets.mcu.project import output_folder, write_project
+from fewbits.targets import project
+from fewbits.targets.project import output_folder, write_project
 
 FILES: dict[str, str | bytes] = {
     "manifest.json": json.dumps({"fewbits": "0.1.0"}),

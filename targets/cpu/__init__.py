@@ -1,0 +1,1 @@
+"""CPU libraries: one shared object with compressed weights inside, run by TVM's runtime."""

@@ -1,0 +1,118 @@
+"""``fewbits.fake_quantize`` and ``fewbits.outlier_columns`` as loops."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import ir, relax, te, tirx
+from tvm.ir import prim
+
+from ....formats.integer import Integer
+from ....formats.parse import parse_format
+from ....ops.compressed.rounding import levels_and_thresholds
+from .registry import legalizes
+
+_SMALLEST = 2.0**-126
+
+
+def _float(value: float) -> ir.Expr:
+    return prim.FloatImm("float32", float(np.float32(value)))
+
+
+@legalizes("fewbits.fake_quantize")
+def _fake_quantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    number_format = parse_format(str(call.attrs["format"]))
+    per_token = str(call.attrs["granularity"]) == "token"
+    arguments: list[relax.Expr] = list(call.args)
+    integer = isinstance(number_format, Integer)
+    if not integer:
+        levels, thresholds = (t.numpy() for t in levels_and_thresholds(number_format.name))
+        # A complete tree of thresholds: what is missing is never exceeded.
+        depth = len(thresholds).bit_length()
+        whole = np.full((1 << depth) - 1, np.inf, np.float32)
+        whole[: len(thresholds)] = thresholds
+        arguments += [relax.const(levels), relax.const(whole)]
+
+    def rounded(value: ir.Expr, tables: tuple[te.Tensor, ...]) -> ir.Expr:
+        if isinstance(number_format, Integer):
+            low, high = _float(number_format.minimum), _float(number_format.maximum)
+            return tirx.max(tirx.min(tirx.nearbyint(value), high), low)
+        levels, thresholds = tables
+        return levels[_search(value, thresholds)]
+
+    def fake_quantize(x: te.Tensor, *rest: te.Tensor) -> te.Tensor:
+        tables = rest if integer else rest[-2:]
+        static = len(rest) == (1 if integer else 3)
+        scale = rest[0] if static else _dynamic_scale(x, number_format.reach, per_token)
+
+        def element(*at: ir.Expr) -> ir.Expr:
+            place = () if len(scale.shape) == 0 else at[:-1] if per_token else (0,)
+            one = scale[place]
+            return rounded(x[at] / one, tables) * one
+
+        return te.compute(x.shape, element, name="fake_quantized")
+
+    return builder.call_te(fake_quantize, *arguments, primfunc_name_hint="fake_quantize")
+
+
+def _dynamic_scale(x: te.Tensor, reach: float, per_token: bool) -> te.Tensor:
+    """The largest magnitude, of the tensor ``[1]`` or along its last axis, over the reach."""
+    axes = [te.reduce_axis((0, size)) for size in (x.shape[-1:] if per_token else x.shape)]
+    kept = list(x.shape[:-1]) if per_token else [1]
+
+    def largest(*at: ir.Expr) -> ir.Expr:
+        place = (*at, *axes) if per_token else tuple(axes)
+        return te.max(tirx.abs(x[place]), axis=axes)
+
+    magnitude = te.compute(kept, largest, name="magnitude")
+    return te.compute(
+        kept,
+        lambda *at: tirx.max(magnitude[at] / _float(reach), _float(_SMALLEST)),
+        name="scale",
+    )
+
+
+def _search(value: ir.Expr, thresholds: te.Tensor) -> ir.Expr:
+    """How many of ``2**n - 1`` ascending thresholds the value exceeds."""
+    half = (int(thresholds.shape[0]) + 1) // 2
+    number = tirx.Var("value", "float32")
+    names: list[tuple[ir.Var, ir.Expr]] = [(number, value)]
+    position: ir.Expr = prim.IntImm("int32", 0)
+    while half:
+        exceeds = thresholds[position + (half - 1)] < number
+        found = tirx.Var("position", "int32")
+        names.append((found, tirx.Select(exceeds, position + half, position)))
+        position, half = found, half // 2
+    result = position
+    for name, meaning in reversed(names):
+        result = tirx.Let(name, meaning, result)
+    return result
+
+
+@legalizes("fewbits.outlier_columns")
+def _outlier_columns(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    threshold, capacity = float(call.attrs["threshold"]), int(call.attrs["capacity"])
+
+    def outlier_columns(x: te.Tensor) -> te.Tensor:
+        columns = x.shape[-1]
+        if threshold <= 0:
+            return te.compute((columns,), lambda _: _float(0), name="outliers")
+        rows = [te.reduce_axis((0, size)) for size in x.shape[:-1]]
+        largest = te.compute(
+            (columns,),
+            lambda k: te.max(tirx.abs(x[(*rows, k)]), axis=rows) if rows else tirx.abs(x[k]),
+            name="magnitude",
+        )
+        mask = te.compute(
+            (columns,),
+            lambda k: tirx.if_then_else(largest[k] >= _float(threshold), _float(1), _float(0)),
+            name="mask",
+        )
+        k = te.reduce_axis((0, columns))
+        count = te.compute((1,), lambda _: te.sum(mask[k], axis=k), name="count")
+        return te.compute(
+            (columns,),
+            lambda k: tirx.if_then_else(count[0] > _float(capacity), _float(1), mask[k]),
+            name="outliers",
+        )
+
+    return builder.call_te(outlier_columns, call.args[0], primfunc_name_hint="outlier_columns")

@@ -1,0 +1,218 @@
+"""``fewbits.decode`` at run time, for every format, granularity and sparsity.
+
+The packed codes, places and scales are read as they are stored: nothing is expanded before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tvm import ir, relax, te, tirx
+from tvm.ir import prim
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from ....formats.base import NumberFormat
+from ....formats.binary import BinaryCoding
+from ....formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor, parse_granularity
+from ....formats.parse import parse_format
+from ....formats.sparsity import Bitmap, Dense, NofM, parse_sparsity
+from .registry import legalizes
+from .scales import scales_of, tables_of
+
+#: Bits beyond which an index into a tensor's bits does not fit 32 bits.
+_NARROW_BITS = 1 << 31
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A compressed tensor inside a TIR function.
+
+    Attributes:
+        number_format: of the codes.
+        description: of `formats.storage.take_apart`.
+        parts: its arrays.
+        table: the reals of the codes, float32.
+        scales: float32, flat.
+    """
+
+    number_format: NumberFormat
+    description: dict[str, Any]
+    parts: dict[str, Any]
+    table: Any
+    scales: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return tuple(self.description["shape"])
+
+    def flat(self, at: Sequence[ir.Expr]) -> ir.Expr:
+        """The place of an element in C order."""
+        wide = math.prod(self.shape) * self.number_format.bits >= _NARROW_BITS
+        place: ir.Expr = prim.IntImm("int64" if wide else "int32", 0)
+        for index, size in zip(at, self.shape, strict=True):
+            place = place * size + (index.astype("int64") if wide else index)
+        return place
+
+    def row(self, at: Sequence[ir.Expr]) -> ir.Expr:
+        """Which scale an element has, counted in C order of the scales."""
+        granularity = parse_granularity(self.description["granularity"])
+        if isinstance(granularity, PerTensor):
+            return prim.IntImm("int32", 0)
+        if isinstance(granularity, PerChannel):
+            return at[granularity.axis]
+        if isinstance(granularity, PerBlock):
+            return tirx.floordiv(self.flat(at), granularity.size)
+        coordinates = list(at)
+        if isinstance(granularity, PerGroup):
+            axis = granularity.axis
+            coordinates[axis] = tirx.floordiv(coordinates[axis], granularity.size)
+        else:
+            coordinates.pop()
+        row: ir.Expr = prim.IntImm("int32", 0)
+        sizes = granularity.scale_shape(self.shape)
+        for index, size in zip(coordinates, sizes, strict=True):
+            row = row * size + index
+        return row
+
+    def value(self, stored: ir.Expr, at: Sequence[ir.Expr]) -> ir.Expr:
+        """The real of the stored value of that number, which lies at these coordinates."""
+        bits = self.number_format.bits
+        code = bits_at(self.parts["codes"], stored, bits)
+        row = self.row(at)
+        if isinstance(self.number_format, BinaryCoding):
+            total: ir.Expr = prim.FloatImm("float32", 0)
+            for plane in range(bits):
+                scale = self.scales[row * bits + plane]
+                total += tirx.Select((code >> plane) & 1 == 1, scale, -scale)
+            return total + _flat(self.parts["offsets"], row) if "offsets" in self.parts else total
+        real = self.table[code]
+        if "zero_points" in self.parts:
+            real -= self.table[bits_at(self.parts["zero_points"], row, bits)]
+        return real * self.scales[row]
+
+
+def bits_at(packed: Any, number: ir.Expr, bits: int) -> ir.Expr:
+    """The code of that number in a stream of codes, low bits first; int32."""
+    place = number * bits
+    byte, inside = tirx.floordiv(place, 8), tirx.floormod(place, 8)
+    word = packed[byte].astype("int32")
+    if 8 % bits:
+        # Codes cross bytes; the last one does not.
+        last = int(packed.shape[0]) - 1
+        following = packed[tirx.min(byte + 1, last)].astype("int32")
+        word = word | (following << 8)
+    return (word >> inside.astype("int32")) & ((1 << bits) - 1)
+
+
+def _flat(tensor: Any, place: ir.Expr) -> ir.Expr:
+    """The element at a place in C order, whatever shape the tensor has."""
+    at: list[ir.Expr] = []
+    for size in reversed([int(size) for size in tensor.shape]):
+        at.insert(0, tirx.floormod(place, size))
+        place = tirx.floordiv(place, size)
+    return tensor[tuple(at)]
+
+
+@legalizes("fewbits.decode")
+def _decode(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    description = json.loads(str(call.attrs["description"]))
+    number_format = parse_format(description["format"])
+    table = relax.const(number_format.values().astype(np.float32))
+    storage, count = description["scales"]["storage"], math.prod(description["scales"]["shape"])
+
+    tables = tables_of(storage)
+    names = [*tables, *description["parts"]]
+
+    def decode(table: te.Tensor, *arrays: te.Tensor) -> te.Tensor:
+        parts = dict(zip(names, arrays, strict=True))
+        scales = scales_of(storage, count, parts)
+        return _values(Stored(number_format, description, parts, table, scales))
+
+    constants = [table, *map(relax.const, tables.values()), *call.args[0].fields]
+    return builder.call_te(decode, *constants, primfunc_name_hint="decode")
+
+
+def _values(stored: Stored) -> te.Tensor:
+    sparsity = parse_sparsity(stored.description["sparsity"])
+    if isinstance(sparsity, Dense):
+        return te.compute(
+            stored.shape, lambda *at: stored.value(stored.flat(at), at), name="decoded"
+        )
+    if isinstance(sparsity, NofM):
+        return te.compute(stored.shape, lambda *at: _of_group(stored, sparsity, at), name="decoded")
+    walk = _bitmap if isinstance(sparsity, Bitmap) else _rows
+    names = [n for n in stored.parts if not n.startswith("scales/")]
+    output = tirx.decl_buffer(stored.shape, "float32", "decoded", layout=None)
+
+    def body(inputs: Sequence[Any], outputs: Sequence[Any]) -> tirx.Stmt:
+        table, scales, *arrays = inputs
+        inside = dataclasses.replace(
+            stored, table=table, scales=scales, parts=dict(zip(names, arrays, strict=True))
+        )
+        with IRBuilder() as builder:
+            with T.seq_scope():
+                walk(inside, outputs[0])
+            return builder.get()
+
+    return te.extern(
+        [stored.shape],
+        [stored.table, stored.scales, *(stored.parts[name] for name in names)],
+        body,
+        dtype=["float32"],
+        out_buffers=[output],
+        name="decoded",
+    )
+
+
+def _of_group(stored: Stored, sparsity: NofM, at: Sequence[ir.Expr]) -> ir.Expr:
+    """n:m: the stored value of the element's group whose place is the element's, or 0."""
+    inside = tirx.floormod(at[-1], sparsity.m)
+    first = tirx.floordiv(stored.flat(at), sparsity.m) * sparsity.n
+    result: ir.Expr = prim.FloatImm("float32", 0)
+    for k in range(sparsity.n):
+        place = bits_at(stored.parts["places/places"], first + k, sparsity.place_bits)
+        result = tirx.Select(place == inside, stored.value(first + k, at), result)
+    return result
+
+
+def _coordinates(stored: Stored, flat: ir.Expr) -> list[ir.Expr]:
+    at: list[ir.Expr] = []
+    for size in reversed(stored.shape):
+        at.insert(0, tirx.floormod(flat, size))
+        flat = tirx.floordiv(flat, size)
+    return at
+
+
+def _bitmap(stored: Stored, output: Any) -> None:
+    """One walk over the bits, counting those that are set."""
+    seen = T.alloc_buffer((1,), "int32")
+    T.buffer_store(seen, prim.IntImm("int32", 0), [0])
+    with T.serial(0, math.prod(stored.shape)) as flat:
+        at = _coordinates(stored, flat)
+        T.buffer_store(output, prim.FloatImm("float32", 0), at)
+        with T.If(bits_at(stored.parts["places/bitmap"], flat, 1) == 1), T.Then():
+            T.buffer_store(output, stored.value(seen[0], at), at)
+            T.buffer_store(seen, seen[0] + 1, [0])
+
+
+def _rows(stored: Stored, output: Any) -> None:
+    """Zeros everywhere, then the values of each row at their columns."""
+    ends, columns = stored.parts["places/ends"], stored.parts["places/columns"]
+    length = stored.shape[-1] if stored.shape else 1
+    seen = T.alloc_buffer((1,), "int32")
+    T.buffer_store(seen, prim.IntImm("int32", 0), [0])
+    with T.serial(0, math.prod(stored.shape)) as flat:
+        T.buffer_store(output, prim.FloatImm("float32", 0), _coordinates(stored, flat))
+    with T.serial(0, math.prod(stored.shape) // max(length, 1)) as row:
+        with T.serial(0, ends[row].astype("int32") - seen[0]) as k:
+            column = columns[seen[0] + k].astype("int32")
+            at = _coordinates(stored, row * length + column)
+            T.buffer_store(output, stored.value(seen[0] + k, at), at)
+        T.buffer_store(seen, ends[row].astype("int32"), [0])

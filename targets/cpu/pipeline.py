@@ -1,0 +1,66 @@
+"""From a compressed module to a TVM executable: the whole road, one list a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tvm
+from tvm import ir, relax
+from tvm.relax import transform
+
+from ...schedules.cpu import schedule_module
+from .legalize import LEGALIZATIONS
+
+Step = Callable[[ir.IRModule], ir.IRModule]
+
+
+def choose_kernels(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
+    """Few-bit patterns become calls of kernels that read the packed weights themselves."""
+    steps: list[Step] = [
+        transform.DecomposeOpsForInference(),
+    ]
+    return _apply(steps, module, target)
+
+
+def lower_to_tir(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
+    """Every operator becomes loops; neighbours share them; the loops get a schedule.
+
+    Constants stay arguments and nothing is folded from here on: folding would expand weights.
+    """
+    steps: list[Step] = [
+        transform.LegalizeOps(LEGALIZATIONS),
+        transform.AnnotateTIROpPattern(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
+        lambda m: schedule_module(m, target),
+    ]
+    return _apply(steps, module, target)
+
+
+def make_executable(module: ir.IRModule, target: tvm.target.Target) -> tvm.runtime.Executable:
+    """Memory is planned, the graph becomes byte code, the loops machine code.
+
+    The weights go into the executable's pool of constants as they are, never through LLVM.
+    """
+    steps: list[ir.transform.Pass] = [
+        transform.RewriteDataflowReshape(),
+        transform.ToNonDataflow(),
+        transform.RemovePurityChecking(),
+        transform.CallTIRRewrite(),
+        transform.StaticPlanBlockMemory(),
+        transform.LowerAllocTensor(),
+        transform.KillAfterLastUse(),
+        transform.LowerRuntimeBuiltin(),
+        transform.ComputePrimValue(),
+        transform.VMShapeLower(),
+        transform.AttachGlobalSymbol(),
+    ]
+    return relax.build(module, target=target, relax_pipeline=ir.transform.Sequential(steps))
+
+
+def _apply(steps: list[Step], module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
+    with target:
+        for step in steps:
+            module = step(module)
+    return module

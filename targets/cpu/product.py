@@ -1,0 +1,141 @@
+"""A model as a shared library: the CPU family's side of `targets.base`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import ir, relax
+
+from ..base import Golden, Product, Request, Run, Shape, Value
+from .integers import in_integers
+from .layers import layer_rows, weight_bits
+from .link import link
+from .pipeline import choose_kernels, lower_to_tir, make_executable
+from .target import CpuTarget, required_features, tvm_target
+
+#: The product's file.
+LIBRARY = "model.so"
+
+#: How far results may be from the oracle's, as a share of an output's length: in float, sums have
+#: another order; where activations are rounded to few bits, that may tip one to the next level.
+FLOAT_MATCH = 1e-4
+ROUNDED_MATCH = 3e-2
+
+_EXAMPLES = Path(__file__).parent / "examples"
+
+
+class CpuProduct(Product):
+    """A module lowered to TIR.
+
+    Attributes:
+        target: the kind of CPU.
+        chosen: the module with kernels chosen, before everything became loops.
+        lowered: loops only.
+    """
+
+    def __init__(self, module: ir.IRModule, target: CpuTarget) -> None:
+        self.target = target
+        model = in_integers(module)
+        self.module = model.module
+        self.quantization = model.quantization
+        self.tvm_target = tvm_target(target)
+        self.chosen = choose_kernels(self.module, self.tvm_target)
+        self.lowered = lower_to_tir(self.chosen, self.tvm_target)
+        function = self.module["main"]
+        self.inputs = tuple(
+            Value(shape_of(p.ty), str(p.ty.dtype), meaning)
+            for p, meaning in zip(function.params, model.interface.inputs, strict=True)
+        )
+        result: Any = function.ret_ty
+        fields = result.fields if isinstance(result, relax.TupleType) else [result]
+        self.outputs = tuple(
+            Value(shape_of(field), str(field.dtype), meaning)
+            for field, meaning in zip(fields, model.interface.outputs, strict=True)
+        )
+        self.float_match = ROUNDED_MATCH if model.rounds else FLOAT_MATCH
+
+    def check_budgets(self) -> None:
+        """A CPU has no budgets."""
+
+    def references(self, reference: ir.IRModule) -> dict[str, ir.IRModule]:
+        """What the library computes; the float model is there as ONNX."""
+        del reference
+        return {"module": self.module}
+
+    def plan(self) -> dict[str, Any]:
+        """Weights and layers."""
+        codes, metadata = weight_bits(self.module)
+        return {"weight_bytes": (codes + metadata + 7) // 8, "layers": len(self._layers())}
+
+    def _layers(self) -> list[dict[str, Any]]:
+        return layer_rows(self.module, self.chosen)
+
+    def describe(self) -> dict[str, Any]:
+        """The library's needs, exact sizes of the weights, a row per layer with weights."""
+        codes, metadata = weight_bits(self.module)
+        return {
+            "library": LIBRARY,
+            "machine": self.target.architecture,
+            "mcpu": str(self.tvm_target.attrs["mcpu"]),
+            "features": required_features(self.target),
+            "versions": {"tvm": tvm.__version__},
+            "library_bytes": None,
+            "weight_bits": {"codes": codes, "metadata": metadata},
+            "float_match": self.float_match,
+            "score": None,
+            "layers": self._layers(),
+        }
+
+    def emit(self, folder: Path, golden: Golden | None, rows: Mapping[str, object]) -> None:
+        """Golden samples and a C program that runs the library."""
+        del rows
+        shutil.copytree(_EXAMPLES, folder / "examples")
+        if golden is None:
+            return
+        (folder / "golden").mkdir()
+        for role, arrays in zip(("input", "output"), golden, strict=True):
+            for index, array in enumerate(arrays):
+                np.save(folder / "golden" / f"{role}_{index}.npy", array)
+
+    def build(self, folder: Path, layers: list[dict[str, Any]]) -> dict[str, Any]:
+        """Machine code and weights in one file.
+
+        Raises:
+            FewbitsError: ``compiler-missing``, ``compiler-failed``.
+        """
+        del layers
+        executable = make_executable(self.lowered, self.tvm_target)
+        library = folder / LIBRARY
+        link(executable, self.target.architecture, library)
+        return {"library_bytes": library.stat().st_size}
+
+    def verified(self, run: Run, samples: int, difference: float) -> dict[str, Any]:
+        """How far the library was from the oracle."""
+        del run
+        return {
+            "golden": {
+                "samples": samples,
+                "exact": difference == 0,
+                "difference": difference,
+                "allowed": self.float_match,
+            }
+        }
+
+
+def make_product(module: ir.IRModule, target: CpuTarget, request: Request) -> CpuProduct:
+    """Integers where everything can be, kernels, loops."""
+    del request
+    return CpuProduct(module, target)
+
+
+def shape_of(ty: Any) -> Shape:
+    """Sizes, symbolic ones by name, computed ones as text."""
+    return tuple(
+        int(size) if isinstance(size, ir.prim.IntImm) else str(getattr(size, "name", size))
+        for size in ty.shape.values
+    )

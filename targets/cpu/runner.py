@@ -1,0 +1,103 @@
+"""Runs a built library in this process: numpy in, numpy out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import FewbitsError
+from ..base import Run, Runner
+from .features import missing_here
+
+#: TVM's name for the mode in which all cores are used.
+_ALL_CORES = 1
+
+
+class LibraryRunner(Runner):
+    """A loaded library.
+
+    Args:
+        folder: an artifact's.
+        manifest: its manifest.
+        threads: how many to compute with; None for all cores, or TVM_NUM_THREADS.
+
+    Raises:
+        FewbitsError: ``no-such-file``; ``wrong-machine`` where this CPU lacks what the code needs;
+            ``bad-library``; ``unknown-option`` for an impossible number of threads.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], threads: int | None) -> None:
+        if threads is not None and not 1 <= threads <= 1024:
+            raise FewbitsError(
+                "unknown-option", f"{threads} threads", where="threads", hint="at least 1"
+            )
+        library = folder / manifest["library"]
+        if not library.is_file():
+            raise FewbitsError(
+                "no-such-file",
+                f"there is no built library {library.name!r}",
+                where=str(library),
+                hint="compile again without --to, so that the library is built",
+            )
+        _check_machine(library, manifest)
+        import tvm
+        from tvm.runtime.vm import VirtualMachine
+
+        try:
+            loaded = tvm.runtime.load_module(str(library.absolute()))
+            self._machine = VirtualMachine(loaded, tvm.cpu())
+            self._main = self._machine["main"]
+        except (RuntimeError, ValueError, AttributeError, OSError) as error:
+            raise FewbitsError(
+                "bad-library",
+                f"TVM's runtime cannot load the library: {str(error).strip()[-300:]}",
+                where=str(library),
+                hint="compile the model again with the installed version",
+            ) from error
+        self._tensor = tvm.runtime.tensor
+        self._threads = threads or _default_threads()
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Sequence[np.ndarray]) -> Run:
+        """One call; the arrays are copied, as kernels want them aligned."""
+        with self._lock:
+            _use_threads(self._threads)
+            result = self._main(*(self._tensor(np.ascontiguousarray(a)) for a in inputs))
+        fields = [result] if hasattr(result, "numpy") else list(result)
+        return Run(tuple(field.numpy() for field in fields))
+
+
+def _check_machine(library: Path, manifest: Mapping[str, Any]) -> None:
+    missing = missing_here(manifest["machine"], manifest["features"])
+    if missing:
+        raise FewbitsError(
+            "wrong-machine",
+            f"this CPU cannot run a library for {manifest['target']}: "
+            f"it lacks {', '.join(missing)}",
+            where=str(library),
+            hint="compile the model for another target: `--target cpu` is this machine",
+        )
+
+
+def _default_threads() -> int:
+    given = os.environ.get("TVM_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _use_threads(count: int) -> None:
+    """TVM's pool belongs to the calling thread, and so does its size."""
+    from tvm import get_global_func
+
+    if getattr(_POOL, "size", None) != count:
+        get_global_func("runtime.config_threadpool")(_ALL_CORES, count)
+        _POOL.size = count
+
+
+_POOL = threading.local()
