@@ -21,7 +21,9 @@ from .base import Pass, PassContext, register_pass
 from .layers import Layer, find_layers, select_layers
 from .observers import Observer
 from .quantize.plan import matches
-from .rewrite import Rewriter, constant, operator_of
+from .rewrite import Rewriter, operator_of
+
+_KINDS = ("linear", "convolution", "embedding")
 
 
 @register_pass
@@ -99,30 +101,42 @@ class QuantizeActivations(Pass):
         """What has to be rounded, in program order, and how."""
         names = [field.name for field in dataclasses.fields(ActivationOptions)]
         base = ActivationOptions(**{name: getattr(self, name) for name in names})
-        layers = [layer for layer in find_layers(module) if layer.kind != "embedding"]
+        products = product_operands(module, base) if self.products else []
+        kept = [o for o in products if not matches(self.ignore, o.layer, "relax.matmul")]
+        left = {o.layer for o in products} - {o.layer for o in kept}
+        chosen = self._layers(module, base, left, context)
+        operands = [self._operand(layer, chosen[layer], context) for layer in chosen]
+        return [
+            operand
+            for operand in (*operands, *kept)
+            if operator_of(rewriter.values.get(operand.source)) != "fewbits.fake_quantize"
+        ]
+
+    def _layers(
+        self, module: ir.IRModule, base: ActivationOptions, left: set[str], context: PassContext
+    ) -> dict[Layer, ActivationOptions]:
+        """The layers with weights whose inputs are rounded, and how; `left` are products."""
+        layers = [
+            layer
+            for layer in find_layers(module)
+            if layer.kind != "embedding" and isinstance(layer.input, relax.Var)
+        ]
         if not layers and not self.targets:
             context.note(self.name, None, "the model has no layers with weights")
-            chosen: dict[Layer, ActivationOptions] = {}
-        else:
-            selected = select_layers(
-                [layer for layer in layers if isinstance(layer.input, relax.Var)],
-                self.targets,
-                self.ignore,
-                self.name,
-            )
-            chosen = dict.fromkeys(selected, base)
+            return {}
+        # An entry that only products match is not a layer's misspelt name.
+        ignore = [
+            entry
+            for entry in self.ignore
+            if entry in _KINDS
+            or any(matches([entry], layer.name, layer.operator) for layer in layers)
+            or not any(matches([entry], name, "relax.matmul") for name in left)
+        ]
+        chosen = dict.fromkeys(select_layers(layers, self.targets, ignore, self.name), base)
         for pattern, changes in (self.overrides or {}).items():
             for layer in select_layers(chosen, [pattern], pass_name=self.name):
                 chosen[layer] = chosen[layer].changed(changes, pattern)
-        operands = [self._operand(layer, chosen[layer], context) for layer in chosen]
-        if self.products:
-            products = product_operands(module, base)
-            operands += [o for o in products if not matches(self.ignore, o.layer, "relax.matmul")]
-        return [
-            operand
-            for operand in operands
-            if operator_of(rewriter.values.get(operand.source)) != "fewbits.fake_quantize"
-        ]
+        return chosen
 
     def _operand(self, layer: Layer, options: ActivationOptions, context: PassContext) -> Operand:
         if options.strategy == "token" and layer.kind == "convolution":
@@ -153,5 +167,7 @@ def _static_scales(
 
         seen = context.calibration.observe(module, sources, make)
         for name, source in sources.items():
-            scales[source, options] = constant(options.static_scale(seen[name]))
+            scales[source, options] = relax.const(
+                float(options.static_scale(seen[name])), "float32"
+            )
     return scales

@@ -183,7 +183,7 @@ class _Emitter:
         """With a mask found at run time; both products read the same weight."""
         tensor = compress(layer.weight, self._format, granularity=PerChannel(0))
         x, name = self.rewriter.map(layer.input), layer.name
-        one = constant(np.float32(1))
+        one = relax.const(1.0, "float32")
 
         def mask() -> relax.Expr:
             return outlier_columns_call(x, threshold, capacity)
