@@ -15,10 +15,12 @@ no longer used.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from tvm import ir, relax
+
+from ..ops.symbolic import is_symbol
 
 
 class Rewriter:
@@ -64,7 +66,7 @@ class Rewriter:
             if isinstance(source, relax.Tuple):
                 return source.fields[expression.index]
             return relax.TupleGetItem(source, expression.index)
-        if isinstance(expression, relax.Call):
+        if is_tensor_call(expression):
             arguments = [self.map(argument) for argument in expression.args]
             return relax.Call(expression.op, arguments, expression.attrs, expression.ty_args)
         return expression
@@ -136,7 +138,7 @@ def assemble(
             return relax.Tuple([new(field) for field in expression.fields])
         if isinstance(expression, relax.TupleGetItem):
             return relax.TupleGetItem(new(expression.tuple_value), expression.index)
-        if isinstance(expression, relax.Call):
+        if is_tensor_call(expression):
             arguments = [new(a) for a in expression.args]
             return relax.Call(expression.op, arguments, expression.attrs, expression.ty_args)
         return expression
@@ -158,9 +160,9 @@ def assemble(
 
 
 def variables(expression: relax.Expr) -> list[relax.Var]:
-    """The variables that an expression uses directly."""
+    """The variables that an expression uses directly; symbolic dimensions are none."""
     if isinstance(expression, relax.Var):
-        return [expression]
+        return [] if is_symbol(expression) else [expression]
     if isinstance(expression, relax.Tuple):
         return [v for field in expression.fields for v in variables(field)]
     if isinstance(expression, relax.TupleGetItem):
@@ -168,6 +170,11 @@ def variables(expression: relax.Expr) -> list[relax.Var]:
     if isinstance(expression, relax.Call):
         return [v for argument in expression.args for v in variables(argument)]
     return []
+
+
+def is_tensor_call(expression: Any) -> TypeGuard[relax.Call]:
+    """Whether an expression calls an operator on values; sizes may hold calls on numbers."""
+    return isinstance(expression, relax.Call) and not isinstance(expression.ty, ir.PrimType)
 
 
 def operator_of(expression: Any) -> str | None:

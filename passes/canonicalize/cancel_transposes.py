@@ -15,10 +15,14 @@ import numpy as np
 from tvm import ir, relax
 
 from ...ops.meanings.common import ints
+from ...ops.symbolic import equal, evaluate, symbols
 from ..base import Pass, PassContext, register_pass
 from ..rewrite import constant, operator_of
 from . import families
 from .graph import Graph, array_of, axes_of, keeps_order, op, rewrite, shape_of, with_attributes
+
+#: Stands for every symbolic dimension where amounts are compared.
+_TYPICAL = 16
 
 
 @register_pass
@@ -43,7 +47,12 @@ def elements_moved(module: ir.IRModule) -> int:
     bindings = [b for block in module["main"].body.blocks for b in block.bindings]
     calls = [b.value for b in bindings if operator_of(b.value) == "relax.permute_dims"]
     moving = [call for call in calls if not keeps_order(call)]
-    return sum(math.prod(shape_of(call)) for call in moving)
+    return sum(math.prod(map(_typical, shape_of(call))) for call in moving)
+
+
+def _typical(extent: Any) -> int:
+    """A size, with some number in the place of symbolic dimensions."""
+    return evaluate(extent, dict.fromkeys(symbols([extent]), _TYPICAL))
 
 
 def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -59,7 +68,7 @@ def _permute_rows(graph: Graph, _var: Any, call: Any) -> relax.Expr | None:
     axes, shape = axes_of(moved), shape_of(moved.args[0])
     new = shape_of(call.args[0])
     rows = math.prod(shape[1:])
-    if axes[0] != 0 or new[-1] != rows or math.prod(new[:-1]) != shape[0]:
+    if axes[0] != 0 or new[-1] != rows or not equal(math.prod(new[:-1]), shape[0]):
         return None
     order = np.arange(rows).reshape(shape[1:]).transpose([axis - 1 for axis in axes[1:]]).ravel()
     weight = _take_rows(graph, call.args[1], np.argsort(order))
@@ -247,8 +256,8 @@ def _pad(call: Any, view: _View) -> relax.Call:
 
 
 def _slice(call: Any, view: _View) -> relax.Call:
-    lists = [[int(v.value) for v in argument.fields] for argument in call.args[1:]]
-    axes = [view.axes[axis % len(view.axes)] for axis in lists[0]]
+    lists = [list(argument.fields) for argument in call.args[1:]]
+    axes = [view.axes[int(axis.value) % len(view.axes)] for axis in lists[0]]
     inside = bool(call.attrs.assume_inbound)
     return op.strided_slice(view.base, axes, *lists[1:], assume_inbound=inside)
 

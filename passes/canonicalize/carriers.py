@@ -9,8 +9,9 @@ from typing import Any
 from tvm import ir
 
 from ...ops.meanings.common import ints
+from ...ops.symbolic import equal
 from . import families
-from .graph import axes_of, shape_of
+from .graph import axes_of, is_number, shape_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +77,10 @@ def _reshape(var: Any, call: Any, layout: Layout) -> Layout | None:
     old, new = shape_of(call.args[0]), shape_of(var)
     size, before = old[layout.axis], math.prod(old[: layout.axis])
     for axis, length in enumerate(new):
-        if math.prod(new[:axis]) != before or length == 1:
+        if not equal(math.prod(new[:axis]), before) or length == 1:
             continue
+        if not is_number([size, length]):
+            return None
         if length % size == 0:
             times = length // size
             return Layout(axis, tuple(Segment(s.space, s.repeat * times) for s in layout.segments))

@@ -19,7 +19,7 @@ from ...ops.registry import meaning_of
 from ..rewrite import operator_of
 from . import families
 from .channels import Channels, Layout, Reader, is_padded
-from .graph import dtype_of, shape_of
+from .graph import dtype_of, is_number, shape_of
 from .weights import weight_of
 
 #: For every variable with a layout: the constant at each position of its channel axis, or NaN.
@@ -97,7 +97,8 @@ def _reduced(call: Any, name: str, source: np.ndarray) -> np.ndarray:
     if name == "relax.sum":
         shape = shape_of(call.args[0])
         axes = range(len(shape)) if call.attrs.axis is None else ints(call.attrs.axis)
-        return source * math.prod(shape[axis] for axis in axes)
+        count = math.prod(shape[axis] for axis in axes)
+        return source * count if is_number([count]) else np.where(source == 0, 0.0, np.nan)
     return np.full_like(source, np.nan)
 
 

@@ -18,7 +18,7 @@ from ...ops.meanings.common import ints
 from ..rewrite import operator_of, variables
 from . import families
 from .carriers import CARRIERS, Layout, Segment
-from .graph import Graph, shape_of
+from .graph import Graph, is_number, shape_of
 from .weights import Weight, weight_of
 
 
@@ -221,6 +221,9 @@ class Channels:
             self.pin(*carrying)
             return None
         assert axis is not None
+        if not is_number([shape_of(field)[axis] for field in fields]):
+            self.pin(*carrying)
+            return None
         segments: list[Segment] = []
         for field in fields:
             if field not in self.layouts:

@@ -19,7 +19,17 @@ from ..base import Pass, PassContext, register_pass
 from ..rewrite import constant, operator_of
 from . import families
 from .fold_padding import fold_padding
-from .graph import Graph, array_of, dtype_of, key_of, op, rewrite, shape_of, with_attributes
+from .graph import (
+    Graph,
+    array_of,
+    dtype_of,
+    key_of,
+    op,
+    rewrite,
+    same_shape,
+    shape_of,
+    with_attributes,
+)
 
 _BATCH_NORM = "relax.nn.batch_norm[0]"
 _AFFINE = ("relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.negative")
@@ -79,7 +89,7 @@ def _affine(graph: Graph, value: Any, axis: int, channels: int, rank: int) -> _A
     swapped = vector is None
     if swapped:
         vector, left = _vector(left, rank, axis, channels), right
-    if vector is None or shape_of(left) != shape_of(value):
+    if vector is None or not same_shape(left, value):
         return None
     if key == "relax.add":
         return _Affine(left, one, vector)

@@ -15,6 +15,7 @@ from tvm import ir, relax
 
 from ...ops.meanings.common import from_numpy, ints, to_numpy, torch_dtype
 from ...ops.registry import has_meaning, meaning_of
+from ...ops.symbolic import symbols
 from ..base import Pass, PassContext, register_pass
 from ..rewrite import constant, operator_of
 from .graph import Graph, array_of, dtype_of, key_of, op, rewrite, shape_of
@@ -106,6 +107,10 @@ def _is_computable(call: Any) -> bool:
 def _is_known(argument: Any) -> bool:
     if isinstance(argument, relax.Tuple):
         return all(_is_known(field) for field in argument.fields)
+    if isinstance(argument, relax.ShapeExpr):
+        return not symbols(argument.values)
+    if isinstance(argument.ty, ir.PrimType):
+        return not symbols([argument])
     return not isinstance(argument, relax.Var | relax.Call | relax.TupleGetItem)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from tvm import ir, relax
 
 from ...ops.meanings.common import ints
-from ..rewrite import Rewriter, as_array, operator_of, variables
+from ...ops.symbolic import equal, extents_of
+from ..rewrite import Rewriter, as_array, is_tensor_call, operator_of, variables
 
 #: Relax's operators; their annotations are narrower than what they accept.
 op: Any = relax.op
@@ -103,7 +104,7 @@ def _emit(graph: Graph, expression: relax.Expr, name: str) -> relax.Expr:
     if isinstance(expression, relax.TupleGetItem):
         source = _emit(graph, expression.tuple_value, name)
         return graph.emit(relax.TupleGetItem(source, expression.index), name)
-    if isinstance(expression, relax.Call):
+    if is_tensor_call(expression):
         arguments = [_emit(graph, argument, name) for argument in expression.args]
         return graph.emit(
             relax.Call(expression.op, arguments, expression.attrs, expression.ty_args), name
@@ -114,9 +115,24 @@ def _emit(graph: Graph, expression: relax.Expr, name: str) -> relax.Expr:
 # -- small questions about expressions --
 
 
-def shape_of(expression: Any) -> tuple[int, ...]:
-    """The static shape of a tensor expression whose type is known."""
-    return tuple(int(size) for size in expression.ty.shape.values)
+def shape_of(expression: Any) -> tuple[Any, ...]:
+    """The shape of a tensor expression: ints, and TVM's expressions where it is symbolic.
+
+    Compared with ``==``, a symbolic size equals only itself: rules that look for certain sizes do
+    not fire on it. `same_shape` proves more.
+    """
+    return extents_of(expression)
+
+
+def same_shape(a: Any, b: Any) -> bool:
+    """Whether two tensor expressions have one shape, for all sizes of symbolic dimensions."""
+    left, right = shape_of(a), shape_of(b)
+    return len(left) == len(right) and all(map(equal, left, right))
+
+
+def is_number(extents: Sequence[Any]) -> bool:
+    """Whether none of these sizes is symbolic."""
+    return all(isinstance(extent, int) for extent in extents)
 
 
 def dtype_of(expression: Any) -> str:

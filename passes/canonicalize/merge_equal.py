@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from tvm import ir, relax
 
+from ...ops.symbolic import spell_shape
 from ..base import Pass, PassContext, register_pass
 from ..rewrite import as_array, operator_of
 from .graph import Graph
@@ -63,4 +64,6 @@ class _Merger:
             return f"{self._key(expression.tuple_value)}[{expression.index}]"
         if isinstance(expression, relax.Var):
             return f"%{hash(expression)}"  # identity: all variables stay alive
+        if isinstance(expression, relax.ShapeExpr):
+            return spell_shape(expression.values)
         return str(expression)

@@ -15,7 +15,17 @@ from tvm import ir, relax
 from ...ops.meanings.common import ints
 from ..base import Pass, PassContext, register_pass
 from ..rewrite import constant, operator_of
-from .graph import Graph, array_of, dtype_of, op, rewrite, scalar_of, shape_of
+from .graph import (
+    Graph,
+    array_of,
+    dtype_of,
+    is_number,
+    op,
+    rewrite,
+    same_shape,
+    scalar_of,
+    shape_of,
+)
 
 
 @register_pass
@@ -74,7 +84,7 @@ def _gelu(graph: Graph, var: Any, call: Any) -> relax.Expr | None:
     if not _close(scale, 0.5) or len(factors) != 2:
         return None
     for x, gate in (factors, reversed(factors)):
-        if shape_of(x) != shape_of(var):
+        if not same_shape(x, var):
             continue
         inside = _one_plus(graph, gate, "relax.erf")
         if inside is not None:
@@ -206,6 +216,8 @@ def _normalization(graph: Graph, var: Any, call: Any) -> relax.Expr | None:
         return None
     axes = mean[1]
     size, kind = [shape_of(var)[axis] for axis in axes], dtype_of(var)
+    if not is_number(size):
+        return None
     ones = constant(np.ones(size, kind))
     centered = graph.call(numerator, "relax.subtract")
     if centered is not None:

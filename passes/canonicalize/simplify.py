@@ -22,6 +22,7 @@ from .graph import (
     keeps_order,
     op,
     rewrite,
+    same_shape,
     scalar_of,
     shape_of,
 )
@@ -43,7 +44,7 @@ class Simplify(Pass):
 
 
 def _same_type(a: Any, b: Any) -> bool:
-    return shape_of(a) == shape_of(b) and dtype_of(a) == dtype_of(b)
+    return same_shape(a, b) and dtype_of(a) == dtype_of(b)
 
 
 def _first_argument(_graph: Graph, _var: Any, value: Any) -> relax.Expr:
