@@ -16,7 +16,8 @@ import abc
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pydantic
@@ -50,12 +51,19 @@ class PassContext:
         notes: what the passes reported, in order.
         reference: the float module that `quantize` was given; None before, and for models that
             came quantized.
+        cache: folder where solved layers are kept, so that a killed run resumes; None to keep
+            nothing.
+        progress: told before each layer: its name, how many are done, how many there are.
+        device: where solvers compute, ``cpu`` or ``cuda``.
     """
 
     calibration: Calibration | None = None
     seed: int = 0
     notes: list[Note] = dataclasses.field(default_factory=list)
     reference: ir.IRModule | None = None
+    cache: Path | None = None
+    progress: Callable[[str, int, int], None] | None = None
+    device: str = "cpu"
 
     def note(self, pass_name: str, layer: str | None, message: str, **data: Any) -> None:
         """Report something for the user."""

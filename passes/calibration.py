@@ -63,14 +63,18 @@ class Calibration:
         evaluator = Evaluator(module)
         wanted = list(names)
         done = 0
+        for piece in self.pieces():
+            for values in evaluator.batched(piece, wanted, chunk=self.chunk):
+                known = {name: tensor.numpy() for name, tensor in values.items()}
+                known.update({key: piece[key] for key in evaluator.input_names})
+                yield known
+            done += len(next(iter(piece.values())))
+            if self.progress is not None:
+                self.progress(done, self.total)
+
+    def pieces(self) -> Iterator[Batch]:
+        """The samples, at most `chunk` at a time."""
         for batch in self.batches():
             count = len(next(iter(batch.values())))
             for start in range(0, count, self.chunk):
-                piece = {key: array[start : start + self.chunk] for key, array in batch.items()}
-                for values in evaluator.batched(piece, wanted, chunk=self.chunk):
-                    known = {name: tensor.numpy() for name, tensor in values.items()}
-                    known.update({key: piece[key] for key in evaluator.input_names})
-                    yield known
-                done += len(next(iter(piece.values())))
-                if self.progress is not None:
-                    self.progress(done, self.total)
+                yield {key: array[start : start + self.chunk] for key, array in batch.items()}

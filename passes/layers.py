@@ -17,6 +17,7 @@ from tvm import ir, relax
 
 from ..errors import FewbitsError, nearest
 from ..formats.compressed import CompressedTensor
+from ..formats.plain import PlainTensor, StoredTensor
 from ..ops.compressed.weights import decode_call, is_decode, tensor_of
 from .quantize.plan import matches
 from .rewrite import Rewriter, as_array, constant, operator_of
@@ -52,7 +53,7 @@ class Layer:
     groups: int = 1
 
     @functools.cached_property
-    def tensor(self) -> CompressedTensor | None:
+    def tensor(self) -> StoredTensor | None:
         """The compressed weight, where it is compressed already."""
         return tensor_of(self.source) if isinstance(self.source, relax.Call) else None
 
@@ -60,14 +61,16 @@ class Layer:
     def weight(self) -> np.ndarray:
         """float32 values, output channel first, summed-over axes last."""
         if self.tensor is not None:
-            return self.tensor.decode()
+            return self.tensor.decode().reshape(self.shape)
         array = as_array(self.source)
         return np.ascontiguousarray(array.T) if self.kind == "linear" else array
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of `weight`, without decoding it."""
-        shape = tuple(int(size) for size in self.source.ty.shape.values)
+        # A convolution's weight may be stored as a matrix that is reshaped.
+        whole = self.call.args[1] if self.kind == "convolution" else self.source
+        shape = tuple(int(size) for size in whole.ty.shape.values)
         is_matrix = self.kind == "linear" and isinstance(self.source, ir.GenericConst)
         return shape[::-1] if is_matrix else shape
 
@@ -97,7 +100,7 @@ def _layer(rewriter: Rewriter, var: relax.Var, value: relax.Expr) -> Layer | Non
     if operator == "relax.matmul":
         kind, x, source = "linear", value.args[0], _matrix(rewriter, value.args[1])
     elif operator in _CONVOLUTIONS:
-        kind, x, source = "convolution", value.args[0], _weight(rewriter, value.args[1])
+        kind, x, source = "convolution", value.args[0], _weight(rewriter, value.args[1], True)
         groups = int(value.attrs.groups)
     elif operator == "relax.take" and value.attrs.axis is not None and int(value.attrs.axis) == 0:
         kind, x, source = "embedding", value.args[1], _weight(rewriter, value.args[0])
@@ -108,11 +111,15 @@ def _layer(rewriter: Rewriter, var: relax.Var, value: relax.Expr) -> Layer | Non
     return Layer(str(var.name), kind, operator, var, value, x, source, groups)
 
 
-def _weight(rewriter: Rewriter, expression: relax.Expr) -> relax.Expr | None:
-    """The float32 constant, or the call of ``fewbits.decode``, behind an argument."""
+def _weight(
+    rewriter: Rewriter, expression: relax.Expr, reshaped: bool = False
+) -> relax.Expr | None:
+    """The float32 constant, or the (`reshaped`) ``fewbits.decode``, behind an argument."""
     if isinstance(expression, ir.GenericConst):
         return expression if str(expression.ty.dtype) == "float32" else None
-    value = rewriter.values.get(expression) if isinstance(expression, relax.Var) else None
+    value: Any = rewriter.values.get(expression) if isinstance(expression, relax.Var) else None
+    if reshaped and operator_of(value) == "relax.reshape":
+        value = rewriter.values.get(value.args[0])
     return value if value is not None and is_decode(value) else None
 
 
@@ -133,12 +140,12 @@ class Replacement:
 
     Attributes:
         weight: the new weight in the layer's own layout (output channel first): compressed, or
-            float32 as an array.
+            float32 as an array. A convolution's may be compressed as ``layer.matrix``.
         activation: from the layer's new input to what the product gets, e.g. a `fake_quantize`
             call; None to leave it.
     """
 
-    weight: CompressedTensor | np.ndarray
+    weight: StoredTensor | np.ndarray
     activation: Callable[[relax.Expr], relax.Expr] | None = None
 
 
@@ -172,8 +179,10 @@ def emit_layer(
     """Emit the layer with its replacement; its variable keeps the layer's name."""
     name = layer.name
     weight: relax.Expr
-    if isinstance(chosen.weight, CompressedTensor):
+    if isinstance(chosen.weight, CompressedTensor | PlainTensor):
         weight = rewriter.emit(decode_call(chosen.weight), name)
+        if chosen.weight.shape != layer.shape:
+            weight = rewriter.emit(_op.reshape(weight, layer.shape), name)
         if layer.kind == "linear":
             weight = rewriter.emit(_op.permute_dims(weight), name)
     else:

@@ -10,14 +10,14 @@ import torch
 from tvm import ir, relax
 
 from ...errors import FewbitsError
-from ...formats.compressed import CompressedTensor
+from ...formats.plain import StoredTensor
 from ...formats.storage import put_together, take_apart
 from ..registry import define, make_call
 
 _NAME = "fewbits.decode"
 
 
-def decode_call(tensor: CompressedTensor) -> relax.Call:
+def decode_call(tensor: StoredTensor) -> relax.Call:
     """A call that stands for the tensor, float32; `tensor_of` reads the tensor back."""
     description, parts = take_apart(tensor)
     # relax.const of a 0-d array keeps its shape; empty parts are constants like any other.
@@ -35,7 +35,7 @@ def is_decode(expression: Any) -> bool:
     )
 
 
-def tensor_of(call: relax.Call) -> CompressedTensor:
+def tensor_of(call: relax.Call) -> StoredTensor:
     """The tensor that a call of ``fewbits.decode`` stands for.
 
     Raises:
@@ -47,7 +47,7 @@ def tensor_of(call: relax.Call) -> CompressedTensor:
     return _tensor(call, [field.value.numpy() for field in fields])
 
 
-def _tensor(call: relax.Call, arrays: list[np.ndarray]) -> CompressedTensor:
+def _tensor(call: relax.Call, arrays: list[np.ndarray]) -> StoredTensor:
     description = json.loads(str(call.attrs["description"]))
     return put_together(description, dict(zip(description["parts"], arrays, strict=True)))
 
@@ -59,6 +59,6 @@ def _type(call: relax.Call) -> relax.TensorType:
 
 @define(_NAME, "A compressed constant tensor as float32", _type)
 def decode(call: relax.Call, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """`CompressedTensor.decode`: scales, zero points, offsets and sparsity applied."""
+    """`StoredTensor.decode`: scales, zero points, offsets and sparsity applied."""
     del parts  # the constants of the call itself hold dtypes that torch has not
     return torch.from_numpy(tensor_of(call).decode())

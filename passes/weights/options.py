@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
@@ -18,6 +18,8 @@ from ...formats.base import NumberFormat
 from ...formats.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from ...formats.parse import parse_format
 from ...formats.scales import ScaleStorage
+from ...formats.sparsity import NofM, parse_sparsity
+from ..solvers.options import SolverName, SolverOptions
 
 STRATEGIES = ("tensor", "channel", "group", "block")
 _ADAPTIVE = "ant"
@@ -53,6 +55,7 @@ class WeightOptions:
             ``group`` (neighbours along the sum), ``block`` (neighbours in memory).
         group_size: of groups and blocks; what is left over makes a shorter last one.
         solver: how codes are found, see docs/compression.md.
+        scale_method: ``absmax`` or ``mse`` (searched); None for the solver's own.
         scale_storage: ``float32``, ``float16``, ``bfloat16``, ``e8m0``, ``double``.
         symmetric: no zero points. Integers can also be stored with them.
         sparsity: share of zeros (``0.5``) or a pattern (``"2:4"``: 2 of 4 are kept); None for a
@@ -66,7 +69,8 @@ class WeightOptions:
     type: str | None = None
     strategy: str = "group"
     group_size: int = 128
-    solver: str = "rtn"
+    solver: SolverName = "rtn"
+    scale_method: Literal["absmax", "mse"] | None = None
     scale_storage: ScaleStorage = "float16"
     symmetric: bool = True
     sparsity: float | str | None = None
@@ -84,10 +88,7 @@ class WeightOptions:
             )
         if self.type is not None and self.type not in _TYPES:
             raise _unknown("type", self.type, tuple(_TYPES))
-        if not 0 <= self.damping <= 1e3:
-            raise FewbitsError("unknown-option", f"no damping is {self.damping}", hint="0.01")
-        self.candidates()
-        self.granularity()
+        self.solver_options()
 
     @property
     def format_name(self) -> str:
@@ -125,6 +126,27 @@ class WeightOptions:
             return PerBlock(self.group_size)
         return PerChannel(0) if self.strategy == "channel" else PerTensor()
 
+    def solver_options(self) -> tuple[SolverOptions, ...]:
+        """What solvers are asked for, one entry per candidate format.
+
+        Raises:
+            FewbitsError: ``bad-solver``, ``bad-sparsity`` for what does not go together.
+        """
+        return tuple(
+            SolverOptions(
+                self.solver,
+                number_format,
+                granularity=self.granularity(),
+                scale_storage=self.scale_storage,
+                symmetric=self.symmetric,
+                sparsity=read_sparsity(self.sparsity),
+                scale_method=self.scale_method,
+                activation_order=self.activation_order,
+                damping=self.damping,
+            )
+            for number_format in self.candidates()
+        )
+
     def changed(self, changes: Mapping[str, Any], where: str) -> WeightOptions:
         """These options with some of them changed.
 
@@ -151,6 +173,23 @@ class WeightOptions:
             raise FewbitsError(
                 "unknown-option", f"overrides, {place}: {first['msg']}", where=where
             ) from error
+
+
+def read_sparsity(sparsity: float | str | None) -> float | NofM | None:
+    """A share of zeros, or n:m as recipes write it.
+
+    Raises:
+        FewbitsError: ``bad-sparsity``.
+    """
+    if sparsity is None or isinstance(sparsity, float | int):
+        return sparsity
+    pattern = parse_sparsity(sparsity)
+    if not isinstance(pattern, NofM):
+        raise FewbitsError(
+            "bad-sparsity", f"{sparsity!r} does not say how many values are kept",
+            hint="a share of zeros such as 0.5, or a pattern such as 2:4",
+        )  # fmt: skip
+    return pattern
 
 
 def _adaptive_bits(name: str) -> int | None:

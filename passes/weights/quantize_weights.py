@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 from tvm import ir
 
-from ...errors import FewbitsError
-from ...formats.adaptive import compress_adaptive
-from ...formats.base import NumberFormat
-from ...formats.compress import compress
-from ...formats.compressed import CompressedTensor
 from ...formats.scales import ScaleStorage
 from ..base import Pass, PassContext, register_pass
-from ..layers import Layer, Replacement, find_layers, replace_layers, select_layers
+from ..layers import Layer, find_layers, select_layers
+from ..solvers.options import SolverName
+from .engine import Task, compress_layers
 from .options import WeightOptions
 
 
@@ -27,8 +22,9 @@ class QuantizeWeights(Pass):
     """Weights of matrix products and convolutions in few bits.
 
     Attributes:
-        format, num_bits, type, strategy, group_size, solver, scale_storage, symmetric, sparsity,
-            activation_order, damping: see `WeightOptions`; `format` is int4 where none is given.
+        format, num_bits, type, strategy, group_size, solver, scale_method, scale_storage,
+            symmetric, sparsity, activation_order, damping: see `WeightOptions`; `format` is int4
+            where none is given.
         embeddings: tables that are looked up in, too.
         targets: the layers to compress; all if empty.
         ignore: layers that stay as they are.
@@ -42,7 +38,8 @@ class QuantizeWeights(Pass):
     type: str | None = None
     strategy: str = "group"
     group_size: int = 128
-    solver: str = "rtn"
+    solver: SolverName = "rtn"
+    scale_method: Literal["absmax", "mse"] | None = None
     scale_storage: ScaleStorage = "float16"
     symmetric: bool = True
     sparsity: float | str | None = None
@@ -60,21 +57,10 @@ class QuantizeWeights(Pass):
             FewbitsError: ``no-calibration``; ``unknown-layer``, ``unknown-option``; whatever makes
                 a layer's format, granularity and shape impossible together.
         """
-        chosen = self.options_by_layer(module)
+        tasks = [Task(layer, options.solver_options()) for layer, options in self.plan(module)]
+        return compress_layers(self.name, module, tasks, context)
 
-        def replace(layer: Layer) -> Replacement | None:
-            options = chosen.get(layer.name)
-            if options is None:
-                return None
-            with at(layer):
-                tensor = _round(layer.weight, options)
-            if not _note(self.name, layer, tensor, context):
-                return None
-            return Replacement(tensor)
-
-        return replace_layers(module, replace)
-
-    def options_by_layer(self, module: ir.IRModule) -> dict[str, WeightOptions]:
+    def plan(self, module: ir.IRModule) -> list[tuple[Layer, WeightOptions]]:
         """The layers to compress, in program order, and how.
 
         Raises:
@@ -91,53 +77,4 @@ class QuantizeWeights(Pass):
         for pattern, changes in (self.overrides or {}).items():
             for layer in select_layers(selected, [pattern], pass_name=self.name):
                 chosen[layer.name] = chosen[layer.name].changed(changes, pattern)
-        return chosen
-
-
-@contextmanager
-def at(layer: Layer) -> Iterator[None]:
-    """Errors inside name the layer."""
-    try:
-        yield
-    except FewbitsError as error:
-        if error.where is not None:
-            raise
-        raise FewbitsError(error.code, error.message, where=layer.name, hint=error.hint) from error
-
-
-def _round(weight: np.ndarray, options: WeightOptions) -> CompressedTensor:
-    candidates: tuple[NumberFormat, ...] = options.candidates()
-    granularity, storage = options.granularity(), options.scale_storage
-    if options.is_adaptive:
-        return compress_adaptive(
-            weight, candidates, granularity=granularity, scale_storage=storage
-        ).tensor
-    return compress(
-        weight,
-        candidates[0],
-        granularity=granularity,
-        scale_storage=storage,
-        method=None if options.symmetric else "affine",
-    )
-
-
-def _note(pass_name: str, layer: Layer, tensor: CompressedTensor, context: PassContext) -> bool:
-    """Report what the layer became; False where the few-bit form would not be smaller."""
-    weight = layer.weight
-    if tensor.total_bits >= 32 * weight.size:
-        context.note(pass_name, layer.name, "stays float: its few-bit form would not be smaller")
-        return False
-    error = float(((weight - tensor.decode()) ** 2).sum(dtype=np.float64))
-    signal = float((weight**2).sum(dtype=np.float64))
-    sqnr = None if error == 0 or signal == 0 else round(10 * float(np.log10(signal / error)), 2)
-    context.note(
-        pass_name,
-        layer.name,
-        f"{tensor.number_format}, {tensor.bits_per_value:.3g} bits a weight",
-        format=tensor.number_format.name,
-        granularity=str(tensor.granularity),
-        code_bits=tensor.code_bits,
-        total_bits=tensor.total_bits,
-        sqnr_db=sqnr,
-    )
-    return True
+        return [(layer, chosen[layer.name]) for layer in selected]
