@@ -100,6 +100,7 @@ class Evaluator:
         self.input_names = [parameter.name for parameter in self.parameters]
         self.output_names = output_names(module)
         self.batch = leading_symbol(self.parameters)
+        self._largest = largest_sizes(module)
         bindings = [b for block in self.function.body.blocks for b in block.bindings]
         last = _last_uses([b.value for b in bindings], self.function.body.body)
         self.steps = [
@@ -127,7 +128,7 @@ class Evaluator:
             FewbitsError: ``bad-input`` where shapes contradict the module's or each other.
         """
         values = {parameter: inputs[parameter.name] for parameter in self.parameters}
-        environment = Environment(dict(values), match(values))
+        environment = Environment(dict(values), match(values, largest=self._largest))
         for step in self.steps:
             result = self.run_step(step, environment)
             if observe is not None:
@@ -192,7 +193,7 @@ class Evaluator:
                     f"{len(value)} samples, but {count} of input {self.input_names[0]!r}",
                     where=parameter.name,
                 )
-        return Environment(values, match(values, mapped), mapped, count)
+        return Environment(values, match(values, mapped, self._largest), mapped, count)
 
     def run_step(self, step: Step, environment: Environment) -> Any:
         """Compute one binding and keep its value in the environment.
@@ -301,6 +302,12 @@ def output_names(module: ir.IRModule) -> list[str]:
     """The module's output names in order."""
     attributes = module["main"].attrs
     return [str(name) for name in attributes["output_names"]]
+
+
+def largest_sizes(module: ir.IRModule) -> dict[str, int]:
+    """By name, the largest size of symbolic dimensions that the model bounds (see the importer)."""
+    bounds = module["main"].attrs.get("tir_var_upper_bound", {})
+    return {str(name): int(size) for name, size in bounds.items()}
 
 
 def _meaning(value: Any, where: str | None = None) -> Callable[..., Any] | None:

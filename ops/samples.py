@@ -22,15 +22,21 @@ def leading_symbol(parameters: Sequence[Any]) -> Any | None:
     return firsts[0] if all(is_symbol(f) and f.same_as(firsts[0]) for f in firsts) else None
 
 
-def match(values: Mapping[Any, torch.Tensor], mapped: bool = False) -> dict[Any, int]:
+def match(
+    values: Mapping[Any, torch.Tensor],
+    mapped: bool = False,
+    largest: Mapping[str, int] | None = None,
+) -> dict[Any, int]:
     """The sizes of the symbolic dimensions in the parameters' types.
 
     Args:
         values: a tensor for each parameter.
         mapped: whether each has one more axis in front, for samples.
+        largest: sizes that symbolic dimensions of these names may not exceed.
 
     Raises:
-        FewbitsError: ``bad-input`` where a shape contradicts the declared one, or another input's.
+        FewbitsError: ``bad-input`` where a shape contradicts the declared one, or another input's,
+            or is too large.
     """
     sizes: dict[Any, int] = {}
     owners: dict[Any, str] = {}
@@ -51,6 +57,13 @@ def match(values: Mapping[Any, torch.Tensor], mapped: bool = False) -> dict[Any,
                     where=parameter.name,
                 )
             owners.setdefault(extent, parameter.name)
+            if size > (largest or {}).get(extent.name, size):
+                limit = (largest or {})[extent.name]
+                raise FewbitsError(
+                    "bad-input",
+                    f"dimension {extent.name!r} is {size}; the model allows {limit}",
+                    where=parameter.name,
+                )
     for parameter, shape in shapes.items():
         declared = extents_of(parameter)
         if tuple(evaluate(extent, sizes) for extent in declared) != shape:

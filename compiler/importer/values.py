@@ -78,7 +78,7 @@ class Sizes:
 def _scalar(element: Any) -> relax.Expr:
     """One size as a tensor [1]: the only number of a range that begins there."""
     if isinstance(element, int):
-        return relax.const(np.array([element], "int64"))
+        return constant(np.array([element], "int64"))
     return op.arange(element, element + 1, 1, "int64")
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from ..node import Node
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Windows over the spatial axes of an [N, C, ...] tensor; one list entry per spatial axis.
+    """Windows over the spatial axes of an [N, C, ...] tensor; one entry per spatial axis.
 
-    `begin` and `end` are paddings; they may be negative only where an operator allows cropping.
+    Sizes in `extent` may be symbolic, as long as nobody looks at them. `begin` and `end` are
+    paddings; they may be negative only where an operator allows cropping.
     """
 
-    extent: list[int]
+    extent: Sequence[int]
     kernel: list[int]
     strides: list[int]
     dilations: list[int]
@@ -38,7 +40,7 @@ def windows_of(node: Node, kernel: list[int], auto_pad: bool = True) -> Windows:
     Raises:
         FewbitsError: ``invalid-node`` for lists of the wrong length, zero or negative values.
     """
-    extent = list(node.shape(0)[2:])
+    extent = node.shape(0)[2:]
     count = len(extent)
     strides = node.ints("strides") or [1] * count
     dilations = node.ints("dilations") or [1] * count
