@@ -169,7 +169,6 @@ def walk_tiles(rows: Extent, panels: int, shape: tuple[int, int], tile: Any) -> 
                     rows_of(index(groups * width), rest)
 
 
-def choose_tile(dot: DotProduct, registers: int, panels: int) -> tuple[int, int]:
+def choose_tile(registers: int, panels: int) -> tuple[int, int]:
     """Rows and panels of a register tile: the shape that leaves the fewest panels over."""
-    del dot
     return min(_TILES[registers], key=lambda tile: panels % tile[1])

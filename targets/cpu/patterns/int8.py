@@ -63,7 +63,7 @@ def int8_linear(selection: Selection, layer: Layer, chain: Chain) -> relax.Var |
         dot, known(leading(layer.call)), length, outputs,
         "none" if activation.kind == "static" else activation.kind,
         correction, chain.epilogue,
-        choose_tile(dot, selection.machine.registers, -(-outputs // lanes)),
+        choose_tile(selection.machine.registers, -(-outputs // lanes)),
     )  # fmt: skip
     selection.notes[layer.name] = f"int8 {dot.name}"
     return selection.emit_layer(kernel, inputs, chain, outputs, layer.name)

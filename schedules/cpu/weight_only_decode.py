@@ -1,0 +1,192 @@
+"""Decoders: from the words of a panel to float32 vectors, in registers.
+
+A decoder is what a weight-only kernel knows of a format. It reads one code of every output of a
+panel at a time; shifts are constants, since whole chunks are unrolled.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, Literal
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from .intrinsics import broadcast, vector
+from .intrinsics_emit import ramp
+from .intrinsics_lookup import Lookup
+from .weight_only_layout import chunk_of, words_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder(abc.ABC):
+    """How stored words become values before scaling. Subclasses are frozen dataclasses."""
+
+    @property
+    @abc.abstractmethod
+    def chunk(self) -> int:
+        """Codes that a kernel unrolls."""
+
+    @abc.abstractmethod
+    def words(self, count: int) -> int:
+        """Vectors in which `count` codes from a chunk's start are stored."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> str:
+        """Type of a stored word."""
+
+    @abc.abstractmethod
+    def load(self, stored: Any, panel: Any, word: Any, count: int, lanes: int) -> list[Any]:
+        """The vectors of a chunk of `count` codes, from word `word` on."""
+
+    @abc.abstractmethod
+    def raw(self, loaded: list[Any], number: int, lanes: int) -> Any:
+        """Code `number` of the chunk in the low bits of int32 (bits above it are arbitrary)."""
+
+    @abc.abstractmethod
+    def value(self, raw: Any, table: Any, lanes: int) -> Any:
+        """The float32 values of what `raw` gave."""
+
+    @property
+    def entries(self) -> int:
+        """Entries of the table that kernels get as an argument; 0: none."""
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeDecoder(Decoder):
+    """Codes of 1 to 8 bits in streams.
+
+    Attributes:
+        bits: of a code.
+        kind: ``table``: looked up. ``signed``, ``unsigned``: integers, by shifting and converting.
+            ``float``: a sign, exponent and mantissa that shifting puts into float32's places.
+            ``code``: not decoded here (binary coding needs its scales).
+        lookup: of a table.
+        exponent: of a float, what the value is multiplied by as a power of two.
+        mantissa: bits of a float.
+        sign: whether the float has a sign bit.
+    """
+
+    bits: int
+    kind: Literal["table", "signed", "unsigned", "float", "code"]
+    lookup: Lookup | None = None
+    exponent: float = 0.0
+    mantissa: int = 0
+    sign: bool = True
+
+    @property
+    def chunk(self) -> int:
+        """Codes up to a word's end, at least 4."""
+        return chunk_of(self.bits)
+
+    def words(self, count: int) -> int:
+        """Words with whole and last, broken, ones."""
+        return words_of(count, self.bits)
+
+    @property
+    def dtype(self) -> str:
+        """``int32``."""
+        return "int32"
+
+    @property
+    def entries(self) -> int:
+        """Of the table."""
+        return self.lookup.entries(self.bits) if self.kind == "table" and self.lookup else 0
+
+    def load(self, stored: Any, panel: Any, word: Any, count: int, lanes: int) -> list[Any]:
+        """Each word once."""
+        return [T.Bind(stored[panel, word + i, ramp(0, lanes)]) for i in range(self.words(count))]
+
+    def raw(self, loaded: list[Any], number: int, lanes: int) -> Any:
+        """Shifted down; a code that straddles two words is put together."""
+        word, shift = divmod(number * self.bits, 32)
+        low = _shift_right(loaded[word], shift, lanes)
+        if shift + self.bits <= 32:
+            return low
+        # The shift is arithmetic: what came in at the top makes room for the next word's bits.
+        low = tirx.bitwise_and(low, broadcast(_int((1 << (32 - shift)) - 1), lanes))
+        return tirx.bitwise_or(low, _shift_left(loaded[word + 1], 32 - shift, lanes))
+
+    def value(self, raw: Any, table: Any, lanes: int) -> Any:
+        """By table or by arithmetic."""
+        reals = vector("float32", lanes)
+        if self.kind == "table":
+            assert self.lookup is not None
+            return self.lookup.find(table, self.bits, raw)
+        if self.kind == "signed":
+            top = _shift_left(raw, 32 - self.bits, lanes)
+            return tirx.Cast(reals, top >> broadcast(_int(32 - self.bits), lanes))
+        if self.kind == "unsigned":
+            return tirx.Cast(
+                reals, tirx.bitwise_and(raw, broadcast(_int((1 << self.bits) - 1), lanes))
+            )
+        magnitude = (1 << (self.bits - self.sign)) - 1
+        moved = _shift_left(
+            tirx.bitwise_and(raw, broadcast(_int(magnitude), lanes)), 23 - self.mantissa, lanes
+        )
+        if self.sign:
+            top = _shift_left(raw, 32 - self.bits, lanes)
+            minus = broadcast(tirx.const(-(1 << 31), "int32"), lanes)
+            moved = tirx.bitwise_or(moved, tirx.bitwise_and(top, minus))
+        factor = tirx.const(float(2.0**self.exponent), "float32")
+        return tirx.reinterpret(reals, moved) * broadcast(factor, lanes)
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatDecoder(Decoder):
+    """Weights that are floats of 16 or 32 bits, one number a word."""
+
+    storage: Literal["float32", "float16", "bfloat16"]
+
+    @property
+    def chunk(self) -> int:
+        """A few, to unroll."""
+        return 8
+
+    def words(self, count: int) -> int:
+        """One each."""
+        return count
+
+    @property
+    def dtype(self) -> str:
+        """The type itself; bfloat16 as its bits."""
+        return "uint16" if self.storage == "bfloat16" else self.storage
+
+    def load(self, stored: Any, panel: Any, word: Any, count: int, lanes: int) -> list[Any]:
+        """Each number."""
+        return [stored[panel, word + i, ramp(0, lanes)] for i in range(count)]
+
+    def raw(self, loaded: list[Any], number: int, lanes: int) -> Any:
+        """The number as stored."""
+        return loaded[number]
+
+    def value(self, raw: Any, table: Any, lanes: int) -> Any:
+        """Widened."""
+        return widen(raw, self.storage, lanes)
+
+
+def widen(stored: Any, storage: str, lanes: int) -> Any:
+    """A vector of float32, float16, bfloat16 (as uint16) or e8m0 (as uint8) as float32."""
+    reals = vector("float32", lanes)
+    if storage == "float32":
+        return stored
+    if storage == "float16":
+        return tirx.Cast(reals, stored)
+    whole = tirx.Cast(vector("int32", lanes), stored)
+    return tirx.reinterpret(reals, _shift_left(whole, 16 if storage == "bfloat16" else 23, lanes))
+
+
+def _int(value: int) -> Any:
+    return tirx.const(value, "int32")
+
+
+def _shift_left(value: Any, by: int, lanes: int) -> Any:
+    return value if by == 0 else value << broadcast(_int(by), lanes)
+
+
+def _shift_right(value: Any, by: int, lanes: int) -> Any:
+    """Arithmetic: what comes in at the top are bits above the code."""
+    return value if by == 0 else value >> broadcast(_int(by), lanes)

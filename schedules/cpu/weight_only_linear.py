@@ -1,0 +1,362 @@
+"""``y = x @ w.T`` with float x and weights of few bits, decoded between their load and their use.
+
+One row of x (a token at a time) is bound by the weights' bandwidth: codes are decoded in registers
+and multiplied at once, a group's sum is scaled at its end. Many rows decode a block of the panel,
+at most `block` values of the sum long, into a tile in the first-level cache, scaled, and all rows
+of a chunk pass over it; the tile is the only place where weights are ever larger than stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script import builder as T
+
+from .intrinsics import broadcast, multiply_add
+from .intrinsics_emit import (
+    Extent,
+    bound,
+    constant,
+    fill,
+    flat,
+    index,
+    kernel,
+    lanes_of,
+    local,
+    product,
+    store,
+)
+from .intrinsics_epilogue import PLAIN, Epilogue, Output
+from .weight_only_decode import Decoder
+from .weight_only_scales import GroupScales
+
+#: Values of the sum in a decoded tile, about.
+_BLOCK = 128
+#: Rows that share a decoded tile.
+_CHUNK = 64
+#: Sums of one row that are kept apart, so that additions need not wait for each other.
+_CHAINS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightOnlyLinear:
+    """``x [..., K], words, (table), scales ..., (bias), (addend) -> y [..., N]``.
+
+    Attributes:
+        lanes: float32 in a vector; outputs in a panel.
+        leading: sizes of x before the last; None where one is known only at run time.
+        length: K.
+        outputs: N.
+        group: values of the sum that share a scale; at least K: all.
+        decoder: the format.
+        scales: the groups' scales and zero points.
+        epilogue: what is done to the product before it is stored.
+        tile: rows and panels of a register tile.
+    """
+
+    lanes: int
+    leading: tuple[int | None, ...]
+    length: int
+    outputs: int
+    group: int
+    decoder: Decoder
+    scales: GroupScales
+    epilogue: Epilogue = PLAIN
+    tile: tuple[int, int] = (8, 3)
+
+    @property
+    def panels(self) -> int:
+        """Vectors that hold all outputs."""
+        return -(-self.outputs // self.lanes)
+
+    @property
+    def block(self) -> int:
+        """Values of the sum in a tile: whole chunks, and groups or a part of one."""
+        if self.group >= self.length:
+            return _BLOCK
+        unit = math.lcm(self.group, self.decoder.chunk)
+        if unit <= _BLOCK:
+            return _BLOCK // unit * unit
+        return math.gcd(self.group, _BLOCK) if self.group % self.decoder.chunk == 0 else unit
+
+    def build(self) -> Any:
+        """The PrimFunc."""
+
+        def write() -> Callable[[], None]:
+            sizes = bound(self.leading)
+            rows = product(sizes)
+            x = T.arg("x", T.buffer((*sizes, index(self.length)), "float32"))
+            words = T.buffer(
+                (self.panels, self.decoder.words(self.length), self.lanes), self.decoder.dtype
+            )
+            words = T.arg("words", words)
+            entries = self.decoder.entries
+            table = T.arg("table", T.buffer((entries,), "float32")) if entries else None
+            arguments = self.scales.declare(self.panels, self.lanes)
+            output = Output.declare(self.epilogue, sizes, self.outputs, self.lanes)
+
+            def body() -> None:
+                output.open()
+                values = flat(x, product([rows, index(self.length)]))
+                weights = _Weights(self, words, table, arguments)
+                known = constant(rows)
+                if known == 1:
+                    _vector(weights, values, output)
+                elif known is not None:
+                    _matrix(weights, values, rows, output)
+                else:
+                    with T.If(rows == 1):
+                        with T.Then():
+                            _vector(weights, values, output)
+                        with T.Else():
+                            _matrix(weights, values, rows, output)
+
+            return body
+
+        return kernel("weight_only_linear", write)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weights:
+    """A kernel's weights: walks over them, code by code."""
+
+    plan: WeightOnlyLinear
+    words: Any
+    table: Any
+    arguments: dict[str, Any]
+
+    def walk(
+        self, panels: list[Any], start: Any, group: Any, count: int,
+        use: Callable[[int, Any, int, Any, Any], None], close: Callable[[list[Any]], None],
+    ) -> None:  # fmt: skip
+        """Go over `count` values of the sum from a chunk's start on.
+
+        Args:
+            panels: which, all at the same pace.
+            start: the first value's place; a multiple of the decoder's chunk.
+            group: the first value's group.
+            count: how many.
+            use: called as ``use(panel number, place, code number, value, group)``.
+            close: called with the panels' groups at each group's end.
+        """
+        size, chunk = min(self.plan.group, count), self.plan.decoder.chunk
+        if size % chunk == 0 or size >= count:
+            full, rest = divmod(count, size)
+            per_group = size // chunk
+
+            def one(number: Any, length: int) -> None:
+                opened = self._open(panels, group + number)
+                first = start + number * (per_group * chunk)
+                whole, tail = divmod(length, chunk)
+                if whole:
+                    with T.serial(index(0), index(whole)) as i:
+                        self._chunk(panels, first + i * chunk, chunk, opened, use)
+                if tail:
+                    self._chunk(panels, first + whole * chunk, tail, opened, use)
+                close(opened)
+
+            if full == 1:
+                one(index(0), size)
+            elif full:
+                with T.serial(index(0), index(full)) as number:
+                    one(number, size)
+            if rest:
+                one(index(full), rest)
+            return
+        # Groups end inside chunks: both are unrolled up to where they end together.
+        unit = math.lcm(size, chunk)
+
+        def unrolled(number: Any, length: int) -> None:
+            opened: list[Any] = []
+            for offset in range(0, length, chunk):
+                part = min(chunk, length - offset)
+                loaded = self._load(panels, start + number * unit + offset, part)
+                for code in range(part):
+                    place = offset + code
+                    if place % size == 0:
+                        opened = self._open(panels, group + number * (unit // size) + place // size)
+                    self._use(loaded, code, start + number * unit + offset, opened, use)
+                    if (place + 1) % size == 0 or place + 1 == length:
+                        close(opened)
+
+        full, rest = divmod(count, unit)
+        if full:
+            with T.serial(index(0), index(full)) as number:
+                unrolled(number, unit)
+        if rest:
+            unrolled(index(full), rest)
+
+    def _open(self, panels: list[Any], group: Any) -> list[Any]:
+        scales, lanes = self.plan.scales, self.plan.lanes
+        return [scales.open(self.arguments, panel, group, lanes) for panel in panels]
+
+    def _load(self, panels: list[Any], start: Any, count: int) -> list[Any]:
+        decoder = self.plan.decoder
+        word = T.Bind(start // decoder.chunk * decoder.words(decoder.chunk))
+        return [decoder.load(self.words, panel, word, count, self.plan.lanes) for panel in panels]
+
+    def _chunk(
+        self, panels: list[Any], start: Any, count: int, opened: list[Any], use: Any
+    ) -> None:
+        loaded = self._load(panels, start, count)
+        for code in range(count):
+            self._use(loaded, code, start, opened, use)
+
+    def _use(self, loaded: list[Any], code: int, start: Any, opened: list[Any], use: Any) -> None:
+        decoder, lanes = self.plan.decoder, self.plan.lanes
+        for number, (words, group) in enumerate(zip(loaded, opened, strict=True)):
+            raw = decoder.raw(words, code, lanes)
+            value = group.value(decoder, raw, self.table, lanes)
+            use(number, start + code, code, value, group)
+
+
+def _vector(weights: _Weights, x: Any, output: Output) -> None:
+    """One row: decode, multiply, add; a group's sums are scaled at its end."""
+    plan = weights.plan
+    lanes, width = plan.lanes, min(plan.tile[1] + 1, plan.panels)
+    full, rest = divmod(plan.panels, width)
+    scaled = plan.scales.storage != "none" and plan.scales.planes == 1 and not plan.scales.offset
+
+    def work(first: Any, count: int) -> None:
+        panels = [T.Bind(first + i) for i in range(count)]
+        sums = [[local(lanes, "float32") for _ in range(_CHAINS)] for _ in panels]
+        totals = [local(lanes, "float32") for _ in panels] if scaled else []
+        for one in [*(s for chains in sums for s in chains), *totals]:
+            fill(one, lanes, 0.0)
+
+        def use(number: int, place: Any, code: int, value: Any, group: Any) -> None:
+            del group
+            one = sums[number][code % _CHAINS]
+            by = broadcast(x[place], lanes)
+            store(one, lanes, multiply_add(by, value, lanes_of(one, lanes), lanes))
+
+        def close(opened: list[Any]) -> None:
+            if not scaled:
+                return
+            for number, group in enumerate(opened):
+                part = _sum(sums[number], lanes)
+                total = totals[number]
+                store(total, lanes, multiply_add(part, group.scale, lanes_of(total, lanes), lanes))
+                for one in sums[number]:
+                    fill(one, lanes, 0.0)
+
+        weights.walk(panels, index(0), index(0), plan.length, use, close)
+        for number, panel in enumerate(panels):
+            value = lanes_of(totals[number], lanes) if scaled else _sum(sums[number], lanes)
+            output.write(index(0), panel * lanes, value)
+
+    with T.parallel(index(0), index(full + (rest > 0))) as unit:
+        _either(rest, unit, full, width, work)
+
+
+def _either(rest: int, unit: Any, full: int, width: int, work: Callable[[Any, int], None]) -> None:
+    """The `unit`-th of `full` groups of `width` panels, or the group of the `rest`."""
+    if not rest:
+        work(T.Bind(unit * width), width)
+        return
+    with T.If(unit < full):
+        with T.Then():
+            work(T.Bind(unit * width), width)
+        with T.Else():
+            work(index(full * width), rest)
+
+
+def _sum(parts: list[Any], lanes: int) -> Any:
+    total = lanes_of(parts[0], lanes)
+    for part in parts[1:]:
+        total = total + lanes_of(part, lanes)
+    return total
+
+
+def _matrix(weights: _Weights, x: Any, rows: Extent, output: Output) -> None:
+    """Many rows: a block of the panels is decoded into a tile, and all rows pass over it."""
+    plan = weights.plan
+    width = min(plan.tile[1], plan.panels)
+    full, rest = divmod(plan.panels, width)
+    known = constant(rows)
+    chunks = index(-(-known // _CHUNK)) if known is not None else (rows + (_CHUNK - 1)) // _CHUNK
+
+    with T.parallel(index(0), product([chunks, index(full + (rest > 0))])) as unit:
+        start = T.Bind((unit % chunks) * _CHUNK)
+        count = T.Bind(tirx.min(index(_CHUNK), rows - start))
+        tile = _Tile(weights, x, start, count)
+        _either(rest, T.Bind(unit // chunks), full, width, lambda p, n: tile.work(p, n, output))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tile:
+    """A chunk of rows times a few panels."""
+
+    weights: _Weights
+    x: Any
+    start: Any
+    count: Any
+
+    def work(self, first: Any, width: int, output: Output) -> None:
+        """Compute and store it."""
+        plan = self.weights.plan
+        lanes, block = plan.lanes, min(plan.block, plan.length)
+        panels = [T.Bind(first + i) for i in range(width)]
+        decoded = T.alloc_buffer((block * width * lanes,), "float32", layout=None)
+        sums = T.alloc_buffer((_CHUNK * width * lanes,), "float32", layout=None)
+        blocks, rest = divmod(plan.length, block)
+        with T.serial(index(0), self.count * width) as i:
+            store(sums, lanes, broadcast(tirx.const(0.0, "float32"), lanes), i * lanes)
+
+        def part(number: Any, length: int) -> None:
+            begin = T.Bind(number * block)
+            self._decode(panels, begin, length, decoded)
+            self._multiply(begin, length, width, decoded, sums)
+
+        if blocks:
+            with T.serial(index(0), index(blocks)) as number:
+                part(number, block)
+        if rest:
+            part(index(blocks), rest)
+        with T.serial(index(0), self.count) as row:
+            for number, panel in enumerate(panels):
+                value = lanes_of(sums, lanes, (row * width + number) * lanes)
+                output.write(self.start + row, panel * lanes, value)
+
+    def _decode(self, panels: list[Any], begin: Any, length: int, decoded: Any) -> None:
+        plan = self.weights.plan
+        lanes, width = plan.lanes, len(panels)
+        group = index(0) if plan.group >= plan.length else begin // plan.group
+
+        def use(number: int, place: Any, code: int, value: Any, opened: Any) -> None:
+            del code
+            scaled = value if opened.scale is None else value * opened.scale
+            store(decoded, lanes, scaled, ((place - begin) * width + number) * lanes)
+
+        self.weights.walk(panels, begin, group, length, use, lambda opened: None)
+
+    def _multiply(self, begin: Any, length: int, width: int, decoded: Any, sums: Any) -> None:
+        plan = self.weights.plan
+        lanes, height = plan.lanes, plan.tile[0]
+
+        def some(row: Any, rows: int) -> None:
+            mine = [local(lanes, "float32") for _ in range(rows * width)]
+            for i, one in enumerate(mine):
+                store(one, lanes, lanes_of(sums, lanes, (row * width + i) * lanes))
+            with T.serial(index(0), index(length)) as step:
+                k: Any = step
+                weights = [
+                    T.Bind(lanes_of(decoded, lanes, (k * width + j) * lanes)) for j in range(width)
+                ]
+                for i in range(rows):
+                    place = (self.start + row + i) * plan.length + begin + k
+                    by = broadcast(self.x[place], lanes)
+                    for j, weight in enumerate(weights):
+                        one = mine[i * width + j]
+                        store(one, lanes, multiply_add(by, weight, lanes_of(one, lanes), lanes))
+            for i, one in enumerate(mine):
+                store(sums, lanes, lanes_of(one, lanes), (row * width + i) * lanes)
+
+        with T.serial(index(0), self.count // height) as i:
+            some(T.Bind(i * height), height)
+        with T.serial(index(0), self.count % height) as i:
+            some(T.Bind(self.count - self.count % height + i), 1)
