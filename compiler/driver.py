@@ -18,7 +18,7 @@ from .data import Batch, Source, load_arrays, open_batches, random_batches
 from .description import describe, ports, table_rows, write_reference
 from .files import write_file
 from .options import Options
-from .progress import Progress, quiet
+from .progress import Progress, layer_progress, quiet
 from .recipe import Recipe, load_recipe
 from .symbols import concrete
 
@@ -122,10 +122,10 @@ def _begin(
     from ..passes.calibration import Calibration
     from .importer import import_onnx
 
-    imported = import_onnx(model, bind=options.bind)
+    imported = import_onnx(model, bind=options.bind, dynamic=target.keeps_symbols)
     _dump(options, "0-import", imported.module)
     batches, source = _calibration(calibration, imported, options)
-    context = PassContext(seed=options.seed)
+    context = PassContext(seed=options.seed, cache=options.cache)
     if batches is not None:
         # Reading everything once finds what is wrong with the data before any work is done.
         total = sum(len(next(iter(batch.values()))) for batch in batches())
@@ -150,6 +150,7 @@ def _run_passes(state: Compilation, passes: list[Pass], progress: Progress) -> i
         progress.phase(str(pass_))
         if state.context.calibration is not None:
             state.context.calibration.progress = progress.samples
+        state.context.progress = layer_progress(pass_.name, progress)
         module = pass_.apply(module, state.context)
         _dump(state.options, f"{number}-{pass_.name}", module)
         if pass_.name == "canonicalize":

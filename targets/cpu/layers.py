@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import ir, relax, tirx
+from tvm import ir, relax
 
+from ...formats.plain import PlainTensor
 from ...ops.compressed.weights import is_decode, tensor_of
 from ...passes.rewrite import Rewriter, operator_of
 
@@ -70,9 +71,14 @@ def _weight(call: relax.Call, known: dict[Any, dict[str, Any]]) -> dict[str, Any
     """Format, number of values and exact bits of a call's weight."""
     if is_decode(call):
         tensor = tensor_of(call)
-        sparsity = "" if tensor.sparsity.name == "dense" else f", {tensor.sparsity.name}"
+        if isinstance(tensor, PlainTensor):
+            words = [tensor.dtype]
+        else:
+            words = [tensor.number_format.name, str(tensor.granularity)]
+        if tensor.sparsity.name != "dense":
+            words.append(tensor.sparsity.name)
         return {
-            "format": f"{tensor.number_format.name}, {tensor.granularity}{sparsity}",
+            "format": ", ".join(words),
             "weights": tensor.size,
             "bits": tensor.total_bits,
             "code_bits": tensor.code_bits,
@@ -91,11 +97,6 @@ def _weight(call: relax.Call, known: dict[Any, dict[str, Any]]) -> dict[str, Any
 
 
 def _kernels(module: ir.IRModule) -> dict[str, str]:
-    """The function that each layer calls already, by the layer's name."""
-    return {
-        var.name: str(value.args[0].name_hint)
-        for var, value in Rewriter(module).bindings
-        if isinstance(value, relax.Call)
-        and operator_of(value) == "relax.call_tir"
-        and isinstance(module[value.args[0]], tirx.PrimFunc)
-    }
+    """The kernel of each layer that has one, by the layer's name."""
+    notes = module["main"].attrs.get("kernels") or {}
+    return {str(layer): str(kernel) for layer, kernel in notes.items()}

@@ -10,6 +10,7 @@ from tvm.relax import transform
 
 from ...schedules.cpu import schedule_module
 from .legalize import LEGALIZATIONS
+from .patterns import select_kernels
 
 Step = Callable[[ir.IRModule], ir.IRModule]
 
@@ -18,6 +19,7 @@ def choose_kernels(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModul
     """Few-bit patterns become calls of kernels that read the packed weights themselves."""
     steps: list[Step] = [
         transform.DecomposeOpsForInference(),
+        lambda m: select_kernels(m, target),
     ]
     return _apply(steps, module, target)
 

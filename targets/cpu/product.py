@@ -11,6 +11,7 @@ import numpy as np
 import tvm
 from tvm import ir, relax
 
+from ...ops.symbolic import spell
 from ..base import Golden, Product, Request, Run, Shape, Value
 from .integers import in_integers
 from .layers import layer_rows, weight_bits
@@ -136,6 +137,5 @@ def make_product(module: ir.IRModule, target: CpuTarget, request: Request) -> Cp
 def shape_of(ty: Any) -> Shape:
     """Sizes, symbolic ones by name, computed ones as text."""
     return tuple(
-        int(size) if isinstance(size, ir.prim.IntImm) else str(getattr(size, "name", size))
-        for size in ty.shape.values
+        int(size) if isinstance(size, ir.prim.IntImm) else spell(size) for size in ty.shape.values
     )

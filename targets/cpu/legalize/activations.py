@@ -32,24 +32,29 @@ def _fake_quantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         whole[: len(thresholds)] = thresholds
         arguments += [relax.const(levels), relax.const(whole)]
 
-    def rounded(value: ir.Expr, tables: tuple[te.Tensor, ...]) -> ir.Expr:
-        if isinstance(number_format, Integer):
-            low, high = _float(number_format.minimum), _float(number_format.maximum)
-            return tirx.max(tirx.min(tirx.nearbyint(value), high), low)
-        levels, thresholds = tables
-        return levels[_search(value, thresholds)]
-
     def fake_quantize(x: te.Tensor, *rest: te.Tensor) -> te.Tensor:
-        tables = rest if integer else rest[-2:]
-        static = len(rest) == (1 if integer else 3)
+        tables = [] if integer else rest[-2:]
+        static = len(rest) > len(tables)
         scale = rest[0] if static else _dynamic_scale(x, number_format.reach, per_token)
 
-        def element(*at: ir.Expr) -> ir.Expr:
-            place = () if len(scale.shape) == 0 else at[:-1] if per_token else (0,)
-            one = scale[place]
-            return rounded(x[at] / one, tables) * one
+        def scale_at(at: tuple[ir.Expr, ...]) -> ir.Expr:
+            return scale[() if len(scale.shape) == 0 else at[:-1] if per_token else (0,)]
 
-        return te.compute(x.shape, element, name="fake_quantized")
+        quotient = te.compute(x.shape, lambda *at: x[at] / scale_at(at), name="quotient")
+        if isinstance(number_format, Integer):
+            low, high = _float(number_format.minimum), _float(number_format.maximum)
+            return te.compute(
+                x.shape,
+                lambda *at: (
+                    tirx.max(tirx.min(tirx.nearbyint(quotient[at]), high), low) * scale_at(at)
+                ),
+                name="fake_quantized",
+            )
+        levels, thresholds = tables
+        place = _search(quotient, thresholds)
+        return te.compute(
+            x.shape, lambda *at: levels[place[at]] * scale_at(at), name="fake_quantized"
+        )
 
     return builder.call_te(fake_quantize, *arguments, primfunc_name_hint="fake_quantize")
 
@@ -71,21 +76,28 @@ def _dynamic_scale(x: te.Tensor, reach: float, per_token: bool) -> te.Tensor:
     )
 
 
-def _search(value: ir.Expr, thresholds: te.Tensor) -> ir.Expr:
-    """How many of ``2**n - 1`` ascending thresholds the value exceeds."""
+def _search(values: te.Tensor, thresholds: te.Tensor) -> te.Tensor:
+    """How many of ``2**n - 1`` ascending thresholds each value exceeds: a step for each bit."""
     half = (int(thresholds.shape[0]) + 1) // 2
-    number = tirx.Var("value", "float32")
-    names: list[tuple[ir.Var, ir.Expr]] = [(number, value)]
-    position: ir.Expr = prim.IntImm("int32", 0)
+    found = te.compute(values.shape, lambda *_: prim.IntImm("int32", 0), name="place")
     while half:
-        exceeds = thresholds[position + (half - 1)] < number
-        found = tirx.Var("position", "int32")
-        names.append((found, tirx.Select(exceeds, position + half, position)))
-        position, half = found, half // 2
-    result = position
-    for name, meaning in reversed(names):
-        result = tirx.Let(name, meaning, result)
-    return result
+        found, half = _step(values, thresholds, found, half), half // 2
+    return found
+
+
+def _step(values: te.Tensor, thresholds: te.Tensor, found: te.Tensor, half: int) -> te.Tensor:
+    return te.compute(
+        values.shape,
+        lambda *at: (
+            found[at]
+            + tirx.Select(
+                thresholds[found[at] + (half - 1)] < values[at],
+                prim.IntImm("int32", half),
+                prim.IntImm("int32", 0),
+            )
+        ),
+        name="place",
+    )
 
 
 @legalizes("fewbits.outlier_columns")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from tvm import ir, relax, te, tirx
@@ -21,7 +21,8 @@ from ....formats.base import NumberFormat
 from ....formats.binary import BinaryCoding
 from ....formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor, parse_granularity
 from ....formats.parse import parse_format
-from ....formats.sparsity import Bitmap, Dense, NofM, parse_sparsity
+from ....formats.plain import PLAIN_TYPES
+from ....formats.sparsity import Bitmap, Dense, NofM, Sparsity, parse_sparsity
 from .registry import legalizes
 from .scales import scales_of, tables_of
 
@@ -30,35 +31,65 @@ _NARROW_BITS = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
-    """A compressed tensor inside a TIR function.
+class Plain:
+    """A tensor of floats, of which only some may be stored, inside a TIR function.
 
     Attributes:
-        number_format: of the codes.
         description: of `formats.storage.take_apart`.
         parts: its arrays.
-        table: the reals of the codes, float32.
-        scales: float32, flat.
     """
 
-    number_format: NumberFormat
     description: dict[str, Any]
     parts: dict[str, Any]
-    table: Any
-    scales: Any
+
+    #: Of a stored value.
+    bits: ClassVar[int] = 32
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the tensor."""
         return tuple(self.description["shape"])
 
+    @property
+    def sparsity(self) -> Sparsity:
+        """Which values are stored."""
+        return parse_sparsity(self.description["sparsity"])
+
     def flat(self, at: Sequence[ir.Expr]) -> ir.Expr:
         """The place of an element in C order."""
-        wide = math.prod(self.shape) * self.number_format.bits >= _NARROW_BITS
+        wide = math.prod(self.shape) * self.bits >= _NARROW_BITS
         place: ir.Expr = prim.IntImm("int64" if wide else "int32", 0)
         for index, size in zip(at, self.shape, strict=True):
             place = place * size + (index.astype("int64") if wide else index)
         return place
+
+    def value(self, stored: ir.Expr, at: Sequence[ir.Expr]) -> ir.Expr:
+        """The real of the stored value of that number, which lies at these coordinates."""
+        del at
+        word = self.parts["values"][stored]
+        if self.description["format"] == "bfloat16":
+            return tirx.reinterpret("float32", word.astype("uint32") << 16)
+        return word.astype("float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Coded(Plain):
+    """A tensor of codes with scales.
+
+    Attributes:
+        number_format: of the codes.
+        table: the reals of the codes, float32.
+        scales: float32, flat.
+    """
+
+    number_format: NumberFormat
+    table: Any
+    scales: Any
+
+    @property
+    def bits(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of a code."""
+        return self.number_format.bits
 
     def row(self, at: Sequence[ir.Expr]) -> ir.Expr:
         """Which scale an element has, counted in C order of the scales."""
@@ -82,7 +113,7 @@ class Stored:
         return row
 
     def value(self, stored: ir.Expr, at: Sequence[ir.Expr]) -> ir.Expr:
-        """The real of the stored value of that number, which lies at these coordinates."""
+        """As for floats: the code's real, times its scale."""
         bits = self.number_format.bits
         code = bits_at(self.parts["codes"], stored, bits)
         row = self.row(at)
@@ -123,6 +154,8 @@ def _flat(tensor: Any, place: ir.Expr) -> ir.Expr:
 @legalizes("fewbits.decode")
 def _decode(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     description = json.loads(str(call.attrs["description"]))
+    if description["format"] in PLAIN_TYPES:
+        return _plain(builder, description, call.args[0].fields)
     number_format = parse_format(description["format"])
     table = relax.const(number_format.values().astype(np.float32))
     storage, count = description["scales"]["storage"], math.prod(description["scales"]["shape"])
@@ -133,45 +166,58 @@ def _decode(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     def decode(table: te.Tensor, *arrays: te.Tensor) -> te.Tensor:
         parts = dict(zip(names, arrays, strict=True))
         scales = scales_of(storage, count, parts)
-        return _values(Stored(number_format, description, parts, table, scales))
+        return _values(Coded(description, parts, number_format, table, scales))
 
     constants = [table, *map(relax.const, tables.values()), *call.args[0].fields]
     return builder.call_te(decode, *constants, primfunc_name_hint="decode")
 
 
-def _values(stored: Stored) -> te.Tensor:
-    sparsity = parse_sparsity(stored.description["sparsity"])
+def _plain(
+    builder: relax.BlockBuilder, description: dict[str, Any], arrays: Sequence[relax.Expr]
+) -> relax.Expr:
+    """Floats at some places."""
+
+    def decode(*tensors: te.Tensor) -> te.Tensor:
+        return _values(Plain(description, dict(zip(description["parts"], tensors, strict=True))))
+
+    return builder.call_te(decode, *arrays, primfunc_name_hint="decode")
+
+
+def _values(stored: Plain) -> te.Tensor:
+    sparsity = stored.sparsity
     if isinstance(sparsity, Dense):
         return te.compute(
             stored.shape, lambda *at: stored.value(stored.flat(at), at), name="decoded"
         )
     if isinstance(sparsity, NofM):
         return te.compute(stored.shape, lambda *at: _of_group(stored, sparsity, at), name="decoded")
-    walk = _bitmap if isinstance(sparsity, Bitmap) else _rows
-    names = [n for n in stored.parts if not n.startswith("scales/")]
-    output = tirx.decl_buffer(stored.shape, "float32", "decoded", layout=None)
+    return _walked(stored, _bitmap if isinstance(sparsity, Bitmap) else _rows)
+
+
+def _walked(stored: Plain, walk: Callable[[Plain, Any], None]) -> te.Tensor:
+    """A tensor whose stored values can only be found one after the other."""
+    parts = {name: part for name, part in stored.parts.items() if not name.startswith("scales/")}
+    extra = {"table": stored.table, "scales": stored.scales} if isinstance(stored, Coded) else {}
 
     def body(inputs: Sequence[Any], outputs: Sequence[Any]) -> tirx.Stmt:
-        table, scales, *arrays = inputs
-        inside = dataclasses.replace(
-            stored, table=table, scales=scales, parts=dict(zip(names, arrays, strict=True))
-        )
+        arrays = dict(zip([*parts, *extra], inputs, strict=True))
+        own = {name: arrays.pop(name) for name in extra}
         with IRBuilder() as builder:
             with T.seq_scope():
-                walk(inside, outputs[0])
+                walk(dataclasses.replace(stored, parts=arrays, **own), outputs[0])
             return builder.get()
 
     return te.extern(
         [stored.shape],
-        [stored.table, stored.scales, *(stored.parts[name] for name in names)],
+        [*parts.values(), *extra.values()],
         body,
         dtype=["float32"],
-        out_buffers=[output],
+        out_buffers=[tirx.decl_buffer(stored.shape, "float32", "decoded", layout=None)],
         name="decoded",
     )
 
 
-def _of_group(stored: Stored, sparsity: NofM, at: Sequence[ir.Expr]) -> ir.Expr:
+def _of_group(stored: Plain, sparsity: NofM, at: Sequence[ir.Expr]) -> ir.Expr:
     """n:m: the stored value of the element's group whose place is the element's, or 0."""
     inside = tirx.floormod(at[-1], sparsity.m)
     first = tirx.floordiv(stored.flat(at), sparsity.m) * sparsity.n
@@ -182,7 +228,7 @@ def _of_group(stored: Stored, sparsity: NofM, at: Sequence[ir.Expr]) -> ir.Expr:
     return result
 
 
-def _coordinates(stored: Stored, flat: ir.Expr) -> list[ir.Expr]:
+def _coordinates(stored: Plain, flat: ir.Expr) -> list[ir.Expr]:
     at: list[ir.Expr] = []
     for size in reversed(stored.shape):
         at.insert(0, tirx.floormod(flat, size))
@@ -190,7 +236,7 @@ def _coordinates(stored: Stored, flat: ir.Expr) -> list[ir.Expr]:
     return at
 
 
-def _bitmap(stored: Stored, output: Any) -> None:
+def _bitmap(stored: Plain, output: Any) -> None:
     """One walk over the bits, counting those that are set."""
     seen = T.alloc_buffer((1,), "int32")
     T.buffer_store(seen, prim.IntImm("int32", 0), [0])
@@ -202,7 +248,7 @@ def _bitmap(stored: Stored, output: Any) -> None:
             T.buffer_store(seen, seen[0] + 1, [0])
 
 
-def _rows(stored: Stored, output: Any) -> None:
+def _rows(stored: Plain, output: Any) -> None:
     """Zeros everywhere, then the values of each row at their columns."""
     ends, columns = stored.parts["places/ends"], stored.parts["places/columns"]
     length = stored.shape[-1] if stored.shape else 1
