@@ -1,7 +1,7 @@
 """Accuracy of transformers with few-bit activations: smoothing, outlier splitting, FP8, int8.
 
-    python -m benchmarks.activations [--tasks minilm stories260k] [--only w8a8 fp8] [--limit 400]
-    python -m benchmarks.activations --outliers        # the same with injected outlier columns
+    python benchmarks/activations.py [--tasks minilm stories260k] [--only w8a8 fp8] [--limit 400]
+    python benchmarks/activations.py --outliers        # the same with injected outlier columns
 
 MiniLM: mean cosine to the float embedding over the STS-B sentences, and Spearman's correlation
 with the human scores. stories260k: nats per token and their change. Recipes are the built-in ones
@@ -29,12 +29,13 @@ from fewbits.passes.base import Pass, PassContext
 from fewbits.passes.calibration import Calibration
 from fewbits.passes.canonicalize import canonicalize
 
-from models.outliers import inject_outliers
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 TASKS = ("minilm", "stories260k")
 #: Calibration samples; sequences are short, so all of MiniLM's would not say more.
 SAMPLES = 128
+#: Sentences evaluated at once.
+CHUNK = 32
 _WEIGHTS = {
     "quantize_weights": {"format": "int8-narrow", "strategy": "channel", "scale_storage": "float32"}
 }
@@ -103,12 +104,13 @@ VARIANTS: dict[str, Recipe] = {
 BUILT_IN = ("w8a8", "w8a8-smooth", "llm-int8", "fp8", "sparse24-int8")
 
 
-def _realdata() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("realdata", SHARED / "realdata.py")
-    if specification is None or specification.loader is None or not SHARED.is_dir():
-        sys.exit(f"there are no models and data in {SHARED}")
+def _import(path: Path) -> ModuleType:
+    """A file that is no part of the package."""
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None or not path.is_file():
+        sys.exit(f"there is no {path}")
     module = importlib.util.module_from_spec(specification)
-    sys.modules["realdata"] = module  # its dataclasses look their module up
+    sys.modules[path.stem] = module  # its dataclasses look their module up
     specification.loader.exec_module(module)
     return module
 
@@ -125,7 +127,7 @@ class Bench:
     @classmethod
     def load(cls, name: str, limit: int | None, outliers: bool) -> Bench:
         """Import the model; with `limit`, evaluate only so many sentences or pairs of them."""
-        task = _realdata().load(name)
+        task = _import(SHARED / "realdata.py").load(name)
         inputs, labels = task.inputs, task.labels
         if limit is not None:
             rows = np.arange(min(limit, len(labels)))
@@ -136,9 +138,9 @@ class Bench:
         task = dataclasses.replace(task, inputs=inputs)
         model = onnx.load(task.model)
         if outliers:
-            model, _ = inject_outliers(model, columns=7, magnitude=20.0)
-        length = next(iter(inputs.values())).shape[1]
-        module = canonicalize(import_onnx(model, bind={"T": length}).module)
+            outliers_of = _import(ROOT / "models" / "outliers.py")
+            model, _ = outliers_of.inject_outliers(model, columns=7, magnitude=20.0)
+        module = canonicalize(import_onnx(model, dynamic=True).module)
         return cls(task, module, inputs, outputs_of(module, inputs))
 
     def compress(self, passes: list[Pass]) -> Any:
@@ -162,12 +164,19 @@ class Bench:
 
 
 def outputs_of(module: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """The first output, samples first."""
+    """The first output, samples first; sentences of like length together, without padding."""
     evaluator = Evaluator(module)
     [name, *_] = evaluator.output_names
-    pieces = [values[name].numpy() for values in evaluator.batched(inputs, chunk=32)]
-    found = np.concatenate(pieces)
-    return found.reshape(len(found), *found.shape[2:])  # the module's own batch of 1
+    first = next(iter(inputs.values()))
+    lengths = inputs.get("attention_mask", np.ones_like(first)).sum(1)
+    order = np.argsort(lengths, kind="stable")
+    found: dict[int, np.ndarray] = {}
+    for start in range(0, len(order), CHUNK):
+        rows = order[start : start + CHUNK]
+        piece = {key: array[rows, : lengths[rows].max()] for key, array in inputs.items()}
+        [values] = evaluator.batched(piece, chunk=CHUNK)
+        found.update(zip(rows.tolist(), values[name].numpy(), strict=True))
+    return np.stack([found[row] for row in range(len(first))])
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ same ones throughout, that are many times larger than all others. Here the gain 
 normalization is multiplied in a few columns, and the weights that read it are divided there, so
 that every activation of the original can still be had, and int8 has the problem of large models.
 
-    python -m models.outliers model.onnx hard.onnx --columns 6 --magnitude 20
+    python models/outliers.py model.onnx hard.onnx --columns 6 --magnitude 20
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class SplitOutliers(Pass):
             ``dynamic``: they are found in each input, at run time.
         threshold: smallest magnitude that makes a column an outlier; 0: none is.
         outlier_weights: how weights of outlier columns are kept: ``float16`` (the paper, default
-            of ``static``), or ``int8``, those of the other product (the authors' code, default and
-            only choice of ``dynamic``, which would need all weights twice otherwise).
+            of ``static``), or ``int8``, those of the other product (the authors' code, default of
+            ``dynamic``, where float16 means all weights a second time).
         capacity: most outlier columns of a layer. Static: layers with more keep their weights in
             float16. Dynamic: inputs with more are multiplied without quantization.
         format: of activations and weights.
@@ -64,12 +64,6 @@ class SplitOutliers(Pass):
                 "unknown-option",
                 "pass split_outliers: threshold and capacity are not negative",
                 hint="threshold: 0 for no outliers at all",
-            )
-        if self.mode == "dynamic" and self.outlier_weights == "float16":
-            raise FewbitsError(
-                "unknown-option",
-                "pass split_outliers: outlier columns found at run time have no float16 weights",
-                hint="mode: static, or outlier_weights: int8",
             )
 
     def apply(self, module: ir.IRModule, context: PassContext) -> ir.IRModule:
@@ -102,8 +96,9 @@ class SplitOutliers(Pass):
             if layer is None:
                 emitter.rewriter.keep(var, value)
             elif outliers is None:
-                dynamic = (self.threshold, self.capacity)
-                emitter.rewriter.replace(var, emitter.dynamic(layer, *dynamic))
+                mask = (self.threshold, self.capacity)
+                new = emitter.dynamic(layer, *mask, self.outlier_weights == "float16")
+                emitter.rewriter.replace(var, new)
             else:
                 new = self._static(layer, outliers[layer.input.name], emitter, context)  # pyright: ignore[reportAttributeAccessIssue]
                 emitter.rewriter.replace(var, new)
@@ -179,8 +174,8 @@ class _Emitter:
             second = self._product(outer, decode_call(_columns(tensor, columns)), name)
         return self.rewriter.emit(_op.add(first, second), name)
 
-    def dynamic(self, layer: Layer, threshold: float, capacity: int) -> relax.Var:
-        """With a mask found at run time; both products read the same weight."""
+    def dynamic(self, layer: Layer, threshold: float, capacity: int, in_float16: bool) -> relax.Var:
+        """With a mask found at run time, 1 where a column of this input is an outlier."""
         tensor = compress(layer.weight, self._format, granularity=PerChannel(0))
         x, name = self.rewriter.map(layer.input), layer.name
         one = relax.const(1.0, "float32")
@@ -196,9 +191,14 @@ class _Emitter:
         found = self._once(x, "mask", mask, name)
         inner = self._once(x, "kept", kept, name)
         outer = self._once(x, "outliers", lambda: _op.multiply(x, found), name)
-        decoded = self._emit(decode_call(tensor), name)
-        weight = self._emit(_op.permute_dims(decoded), name)
-        products = [self._emit(_op.matmul(side, weight), name) for side in (inner, outer)]
+        weight = self._transposed(decode_call(tensor), name)
+        wide = weight
+        if in_float16:
+            wide = self._transposed(_op.astype(_half(layer.weight, layer), "float32"), name)
+        products = [
+            self._emit(_op.matmul(side, matrix), name)
+            for side, matrix in ((inner, weight), (outer, wide))
+        ]
         return self.rewriter.emit(_op.add(*products), name)
 
     def float16(self, layer: Layer) -> relax.Var:
@@ -214,8 +214,10 @@ class _Emitter:
         return self._product(x, decode_call(tensor), layer.name)
 
     def _product(self, x: relax.Expr, weight: relax.Expr, name: str) -> relax.Var:
-        weight = self._emit(_op.permute_dims(self._emit(weight, name)), name)
-        return self._emit(_op.matmul(x, weight), name)
+        return self._emit(_op.matmul(x, self._transposed(weight, name)), name)
+
+    def _transposed(self, weight: relax.Expr, name: str) -> relax.Var:
+        return self._emit(_op.permute_dims(self._emit(weight, name)), name)
 
     def _once(self, x: relax.Expr, key: str, make: Any, name: str) -> relax.Var:
         if (x, key) not in self._shared:

@@ -99,17 +99,22 @@ def test_static_columns_are_multiplied_apart(outlier_weights: Any) -> None:
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_dynamic_columns_are_found_in_each_input() -> None:
-    module = SplitOutliers(mode="dynamic").apply(module_of(), PassContext())
+@pytest.mark.parametrize("outlier_weights", ["float16", "int8"])
+def test_dynamic_columns_are_found_in_each_input(outlier_weights: Any) -> None:
+    dynamic = SplitOutliers(mode="dynamic", outlier_weights=outlier_weights)
+    module = dynamic.apply(module_of(), PassContext())
     names = operators(module)
     assert [names.count(n) for n in ("outlier_columns", "subtract", "multiply")] == [1, 1, 2]
     assert [names.count(n) for n in ("fake_quantize", "decode", "matmul", "add")] == [1, 2, 4, 2]
+    assert names.count("astype") == (2 if outlier_weights == "float16" else 0)
     x = samples(seed=8)
     x[1] /= 50  # a sample without outliers
     for weight, result in zip(WEIGHTS, run(module, x), strict=True):
         for sample, found in zip(x, result, strict=True):
             columns = np.abs(sample).max(0) >= 6
-            expected = reference(sample, weight, columns)
+            half = weight.astype(np.float16).astype(np.float64)
+            wide = half if outlier_weights == "float16" else None
+            expected = reference(sample, weight, columns, wide)
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
@@ -166,8 +171,6 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(FewbitsError, match="compressed"):
         once = SplitOutliers(threshold=0).apply(module_of(), PassContext())
         SplitOutliers(threshold=0).apply(once, PassContext())
-    with pytest.raises(FewbitsError, match="run time"):
-        parse_pass("split_outliers{mode=dynamic; outlier_weights=float16}")
     with pytest.raises(FewbitsError, match="negative"):
         parse_pass("split_outliers{threshold=-1}")
     huge = SplitOutliers(capacity=0)
