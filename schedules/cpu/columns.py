@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.ir import prim
 from tvm.tirx.script import builder as T
 
-from .emit import at, fused, in_lanes, index, simplified
+from .emit import at, fused, in_lanes, index, serial, simplified, vectorized
 from .product import Product
 from .stages import constant, substitute
 
@@ -52,9 +52,8 @@ def columns_of(
     following = simplified(place(n + 1) - place(n))
     if isinstance(following, prim.IntImm):
         start = T.Bind(place(first))
-        return _Even(
-            start, int(following.value), T.Bind(_atmost(count - first, width)), width, lanes
-        )
+        available = T.Bind(tirx.min(count - first, index(width)))
+        return _Even(start, int(following.value), available, width, lanes)
     fast = product.columns[-1]
     extent = constant(fast.extent)
     if extent is not None and extent % lanes == 0:
@@ -67,13 +66,9 @@ def columns_of(
             )
             return _Runs(starts, int(stride.value), lanes)
     table = T.alloc_buffer((width,), "int64", layout=None)
-    with T.serial(index(0), index(width)) as lane:
+    with serial(index(0), index(width)) as lane:
         T.buffer_store(table, place(tirx.min(first + lane, count - 1)), [lane])
     return _Anywhere(table, width)
-
-
-def _atmost(count: Any, width: int) -> Any:
-    return tirx.min(count, index(width))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +89,9 @@ class _Even(Columns):
             with T.Then():
                 in_lanes(index(self.width), self.lanes, element)
             with T.Else():
-                with T.serial(index(0), self.available) as lane:
+                with serial(index(0), self.available) as lane:
                     element(lane)
-                with T.serial(self.available, index(self.width)) as lane:
+                with serial(self.available, index(self.width)) as lane:
                     put(lane, tirx.const(0.0, "float32"))
 
 
@@ -110,7 +105,7 @@ class _Runs(Columns):
 
     def copy(self, buffer: Any, along: Any, put: Put) -> None:
         for number, start in enumerate(self.starts):
-            with T.vectorized(index(0), index(self.lanes)) as lane:
+            with vectorized(index(0), index(self.lanes)) as lane:
                 put(number * self.lanes + lane, at(buffer, start + along + lane * self.stride))
 
 
@@ -122,5 +117,5 @@ class _Anywhere(Columns):
     width: int
 
     def copy(self, buffer: Any, along: Any, put: Put) -> None:
-        with T.serial(index(0), index(self.width)) as lane:
+        with serial(index(0), index(self.width)) as lane:
             put(lane, at(buffer, self.table[lane] + along))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tvm import tirx
@@ -11,6 +12,12 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from .stages import Axis, constant, is_one, total
+
+Loop = Callable[[Any, Any], AbstractContextManager[Any]]
+#: Loops from the first argument up to the second; ``as`` gives the variable.
+serial: Loop = T.serial
+vectorized: Loop = T.vectorized
+shared: Loop = T.parallel
 
 
 def function_body(write: Callable[[], None]) -> Any:
@@ -55,7 +62,7 @@ def grid(axes: Sequence[Axis], write: Callable[[dict[Any, Any]], None]) -> None:
         elif is_one(rest[0].extent):
             nest(rest[1:], {**values, rest[0].var: index(0)})
         else:
-            with T.serial(index(0), rest[0].extent) as i:
+            with serial(index(0), rest[0].extent) as i:
                 nest(rest[1:], {**values, rest[0].var: i})
 
     nest(list(axes), {})
@@ -77,7 +84,7 @@ def spread(axes: Sequence[Axis], parallel: bool, write: Callable[[dict[Any, Any]
     if all(is_one(axis.extent) for axis in axes):
         write({axis.var: index(0) for axis in axes})
         return
-    with (T.parallel if parallel else T.serial)(index(0), simplified(count)) as position:
+    with (shared if parallel else serial)(index(0), simplified(count)) as position:
         values = fused(axes, position)
         write({var: T.Bind(value) for var, value in values.items()})
 
@@ -101,19 +108,19 @@ def in_lanes(extent: Any, lanes: int, write: Callable[[Any], None], again: bool 
     """
     known = constant(extent)
     with (
-        T.serial(index(0), simplified(extent // lanes)) as block,
-        T.vectorized(index(0), index(lanes)) as lane,
+        serial(index(0), simplified(extent // lanes)) as block,
+        vectorized(index(0), index(lanes)) as lane,
     ):
         write(block * lanes + lane)
     if known is not None and known % lanes == 0:
         return
 
     def scalar() -> None:
-        with T.serial(simplified(extent // lanes * lanes), extent) as i:
+        with serial(simplified(extent // lanes * lanes), extent) as i:
             write(i)
 
     def overlapping() -> None:
-        with T.vectorized(index(0), index(lanes)) as lane:
+        with vectorized(index(0), index(lanes)) as lane:
             write(extent - lanes + lane)
 
     if not again or (known is not None and known < lanes):

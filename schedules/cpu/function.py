@@ -16,7 +16,7 @@ from .machine import Machine
 from .panels import Packing, packing
 from .product import Epilogue, Product, epilogue, recognize
 from .rows import WORTH_THREADS, common_axes, emit_rows
-from .stages import Program, Stage, constant, loads, read, total
+from .stages import Program, Stage, constant, loads, read
 from .tile import default_tile
 from .vector_math import expand
 
@@ -64,10 +64,10 @@ def schedule_function(
         constants: parameters that are constants at every call; they may be packed.
 
     Returns:
-        None where the function has no form known here.
+        None where the function has no form known here, or by its sizes nothing to do.
     """
     program = read(function)
-    if program is None:
+    if program is None or _has_empty_loops(program):
         return None
     program = inline(program)
     groups = _groups(program)
@@ -115,10 +115,14 @@ def schedule_function(
 
     body = function_body(write)
     repacked = tirx.PrimFunc(parameters, body, function.ret_type, function.attrs)
-    return Scheduled(finished(repacked, body), packings)
+    return Scheduled(_finished(repacked, body), packings)
 
 
-def finished(function: tirx.PrimFunc, body: Any) -> tirx.PrimFunc:
+def _has_empty_loops(program: Program) -> bool:
+    return any(constant(axis.extent) == 0 for stage in program.stages for axis in stage.axes)
+
+
+def _finished(function: tirx.PrimFunc, body: Any) -> tirx.PrimFunc:
     """The function with finished loops as its body."""
     root = s_tir.SBlock([], [], [], "root", expand(body))
     realized = s_tir.SBlockRealize([], True, root)
@@ -171,4 +175,4 @@ def _private(group: _Rows | _Product, program: Program) -> list[Any]:
     ]
 
 
-__all__ = ["SCHEDULED", "Scheduled", "finished", "schedule_function", "total"]
+__all__ = ["SCHEDULED", "Scheduled", "schedule_function"]

@@ -17,7 +17,20 @@ from tvm.tirx.script import builder as T
 
 from .access import step, vectorizable
 from .columns import columns_of
-from .emit import at, fused, grid, in_lanes, index, linear, local, put, simplified, whole
+from .emit import (
+    at,
+    fused,
+    grid,
+    in_lanes,
+    index,
+    linear,
+    local,
+    put,
+    serial,
+    shared,
+    simplified,
+    whole,
+)
 from .machine import Machine
 from .product import Epilogue, Product
 from .stages import Stage, constant, substitute
@@ -56,7 +69,7 @@ class Kernel:
         blocks = simplified((rows + self.tile.block - 1) // self.tile.block)
         outer = product.count(product.outer)
         tasks = simplified(outer * blocks * panels)
-        with (T.parallel if self.parallel else T.serial)(index(0), tasks) as task:
+        with (shared if self.parallel else serial)(index(0), tasks) as task:
             panel = T.Bind(task % panels)
             block = T.Bind(task // panels % blocks)
             places = fused(product.outer, task // panels // blocks)
@@ -109,33 +122,42 @@ class _Task:
     scratch: Any
 
     def rows(self, first: Any, rows: Any) -> None:
-        """All the rows from `first` that belong to the block, in tiles and then smaller tiles."""
-        tile = self.kernel.tile
+        """All the rows from `first` that belong to the block, tile by tile."""
+        high, block = self.kernel.tile.rows, self.kernel.tile.block
         known = constant(rows)
-        if known is not None and known <= tile.rows:
-            self.tile(index(0), known)
+        if known is not None and known <= high:
+            self._accumulate(index(0), known, index(0))
+            self._finish(index(0), index(known))
             return
-        end = T.Bind(tirx.min(first + tile.block, rows))
-        with T.serial(index(0), (end - first) // tile.rows) as number:
-            self.tile(first + number * tile.rows, tile.rows)
-        if known is not None:
-            if known % tile.rows:
-                with T.If(end == rows), T.Then():
-                    self.tile(index(known - known % tile.rows), known % tile.rows)
-            return
-        rest = T.Bind((end - first) % tile.rows)
-        size = 1 << ((tile.rows - 1).bit_length() - 1) if tile.rows > 1 else 0
+        end = T.Bind(tirx.min(first + block, rows))
+        with serial(index(0), (end - first + (high - 1)) // high) as number:
+            start = T.Bind(first + number * high)
+            if known is not None and known % high == 0:
+                self._accumulate(start, high, index(0))
+                self._finish(start, index(high))
+                return
+            count = T.Bind(tirx.min(end - start, index(high)))
+            with T.If(count == high):
+                with T.Then():
+                    self._accumulate(start, high, index(0))
+                with T.Else():
+                    if known is not None:
+                        self._accumulate(start, known % high, index(0))
+                    else:
+                        self._rest(start, count)
+            self._finish(start, count)
+
+    def _rest(self, start: Any, count: Any) -> None:
+        """Fewer rows than a tile has: as powers of two, so that a few kernels are enough."""
+        size = 1 << (self.kernel.tile.rows - 1).bit_length() >> 1
         while size:
-            with T.If(rest // size % 2 == 1), T.Then():
-                self.tile(end - rest % (2 * size), size)
+            with T.If(count // size % 2 == 1), T.Then():
+                row = T.Bind(count // (2 * size) * (2 * size))
+                self._accumulate(start + row, size, row)
             size //= 2
 
-    def tile(self, first: Any, count: int) -> None:
-        """Sum up `count` rows and hand them to what follows."""
-        self._accumulate(first, count)
-        self._finish(first, count)
-
-    def _accumulate(self, first: Any, count: int) -> None:
+    def _accumulate(self, first: Any, count: int, into: Any) -> None:
+        """Sum up `count` rows and put them into the scratch buffer from row `into` on."""
         kernel, product = self.kernel, self.kernel.product
         lanes, vectors, width = kernel.machine.lanes, kernel.tile.vectors, kernel.width
         bases = [
@@ -168,11 +190,11 @@ class _Task:
         *slow, fast = product.summed
 
         def line(values: dict[Any, Any]) -> None:
-            with T.serial(index(0), simplified(fast.extent // ways)) as step_:
+            with serial(index(0), simplified(fast.extent // ways)) as step_:
                 for way in range(ways):
                     multiply({**values, fast.var: step_ * ways + way}, way)
             if ways > 1 and (constant(fast.extent) is None or constant(fast.extent) % ways):  # type: ignore[operator]
-                with T.serial(simplified(fast.extent // ways * ways), fast.extent) as k:
+                with serial(simplified(fast.extent // ways * ways), fast.extent) as k:
                     multiply({**values, fast.var: k}, 0)
 
         grid(slow, line)
@@ -181,16 +203,22 @@ class _Task:
                 value = whole(sums[0][i][v], lanes)
                 for way in sums[1:]:
                     value = value + whole(way[i][v], lanes)
-                put(self.scratch, lanes, value, i * width + v * lanes)
+                put(self.scratch, lanes, value, (into + i) * width + v * lanes)
 
     def _row(self, first: Any, number: int) -> dict[Any, Any]:
         return {**self.places, **fused(self.kernel.product.rows, first + number)}
 
-    def _finish(self, first: Any, count: int) -> None:
+    def _finish(self, first: Any, count: Any) -> None:
+        """Hand `count` rows of the scratch buffer to what follows the product."""
         kernel, product = self.kernel, self.kernel.product
         width, lanes = kernel.width, kernel.machine.lanes
         stage, places = _finished(product, kernel.after)
-        with T.serial(index(0), index(count)) as row:
+        columns = product.count(product.columns)
+        known = constant(columns)
+        extent = index(width)
+        if known is None or known % width:
+            extent = T.Bind(tirx.min(columns - self.panel * width, index(width)))
+        with serial(index(0), count) as row:
             rows = {var: T.Bind(v) for var, v in fused(product.rows, first + row).items()}
             here = {**self.places, **rows}
 
@@ -203,20 +231,11 @@ class _Task:
                 indices = [substitute(position, mine) for position in stage.indices]
                 T.buffer_store(stage.buffer, substitute(value, mine), indices)
 
-            columns = product.count(product.columns)
-            extent = T.Bind(tirx.min(columns - self.panel * width, index(width)))
-            known = constant(columns)
-            if not _in_vectors(product, stage, places):
-                with T.serial(index(0), extent) as lane:
-                    element(lane)
-            elif known is not None and known % width == 0:
-                in_lanes(index(width), lanes, element)
+            if _in_vectors(product, stage, places):
+                in_lanes(extent, lanes, element)
             else:
-                with T.If(extent == width):
-                    with T.Then():
-                        in_lanes(index(width), lanes, element)
-                    with T.Else():
-                        in_lanes(extent, lanes, element)
+                with serial(index(0), extent) as lane:
+                    element(lane)
 
 
 def _finished(product: Product, after: Epilogue | None) -> tuple[Stage, dict[Any, Any]]:

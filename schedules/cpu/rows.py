@@ -17,7 +17,7 @@ from tvm.ir import prim
 from tvm.tirx.script import builder as T
 
 from .access import reads_along, step, vectorizable
-from .emit import grid, in_lanes, index, local, put, simplified, spread, whole
+from .emit import grid, in_lanes, index, local, put, serial, simplified, spread, vectorized, whole
 from .guards import interval
 from .machine import Machine
 from .stages import Axis, Stage, constant, is_axis, loads, substitute, total
@@ -185,7 +185,7 @@ def _run(stage: Stage, value: Any, inner: Axis, low: Any, high: Any, machine: Ma
     contiguous = step(stage.buffer, stage.indices, inner.var) == 1
     short = known is not None and known < machine.lanes
     if short or not contiguous or not vectorizable(value, inner.var):
-        with T.serial(index(0), extent) as position:
+        with serial(index(0), extent) as position:
             element(position)
     else:
         in_lanes(extent, machine.lanes, element)
@@ -205,12 +205,12 @@ def _sum_across(stage: Stage, machine: Machine) -> None:
         put(sums, count, tirx.Broadcast(stage.initial, count) if count > 1 else stage.initial)
 
         def gather(values: dict[Any, Any]) -> None:
-            with T.vectorized(index(0), index(count)) as lane:
+            with vectorized(index(0), index(count)) as lane:
                 term = substitute(stage.value, {**values, inner.var: start + lane})
                 T.buffer_store(sums, stage.combine(sums[lane], term), [lane])
 
         grid(stage.reductions, gather)
-        with T.vectorized(index(0), index(count)) as lane:
+        with vectorized(index(0), index(count)) as lane:
             _store(stage, sums[lane], {inner.var: start + lane})
 
     def one(start: Any) -> None:
@@ -225,7 +225,7 @@ def _sum_across(stage: Stage, machine: Machine) -> None:
         _store(stage, sums[index(0)], {inner.var: start})
 
     def scalars() -> None:
-        with T.serial(index(0), inner.extent) as position:
+        with serial(index(0), inner.extent) as position:
             one(position)
 
     if not vector or (extent is not None and extent < lanes // 2):
@@ -234,7 +234,7 @@ def _sum_across(stage: Stage, machine: Machine) -> None:
     if extent is not None and extent < lanes:
         some(index(0), extent)
         return
-    with T.serial(index(0), inner.extent // lanes) as block:
+    with serial(index(0), inner.extent // lanes) as block:
         some(block * lanes, lanes)
     if extent is not None:
         if extent % lanes:
@@ -278,17 +278,17 @@ def _sum_along_memory(stage: Stage, machine: Machine) -> None:
         put(sums, lanes, tirx.Broadcast(neutral(stage), lanes), chain * lanes)
 
     def line(values: dict[Any, Any]) -> None:
-        with T.serial(index(0), inner.extent // wide) as block:
+        with serial(index(0), inner.extent // wide) as block:
             for chain in range(_CHAINS):
-                with T.vectorized(index(0), index(lanes)) as lane:
+                with vectorized(index(0), index(lanes)) as lane:
                     position = block * wide + chain * lanes + lane
                     gather(sums, lane + chain * lanes, {**values, inner.var: position})
         with (
-            T.serial(inner.extent // wide * _CHAINS, inner.extent // lanes) as block,
-            T.vectorized(index(0), index(lanes)) as lane,
+            serial(inner.extent // wide * _CHAINS, inner.extent // lanes) as block,
+            vectorized(index(0), index(lanes)) as lane,
         ):
             gather(sums, lane, {**values, inner.var: block * lanes + lane})
-        with T.serial(inner.extent // lanes * lanes, inner.extent) as position:
+        with serial(inner.extent // lanes * lanes, inner.extent) as position:
             gather(result, index(0), {**values, inner.var: position})
 
     grid(outer, line)
@@ -311,6 +311,3 @@ def neutral(stage: Stage) -> Any:
     if stage.combine is prim.Mul:
         return tirx.const(1, dtype)
     return stage.initial
-
-
-__all__ = ["Axis", "common_axes", "emit_rows", "neutral", "sums_along_memory"]
