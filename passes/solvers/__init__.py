@@ -14,6 +14,6 @@ from __future__ import annotations
 from .hessian import Hessian
 from .options import SolverOptions
 from .solution import Solution
-from .solve import solve, solve_best
+from .solve import solve
 
-__all__ = ["Hessian", "Solution", "SolverOptions", "solve", "solve_best"]
+__all__ = ["Hessian", "Solution", "SolverOptions", "solve"]

@@ -56,6 +56,20 @@ def dead_columns(hessian: Tensor) -> Tensor:
     return hessian.diagonal() == 0
 
 
+def damp(hessian: Tensor, damping: float) -> Tensor:
+    """``hessian + damping * mean(diagonal) * I``, float64, with that mean for dead inputs.
+
+    The mean is that of the inputs that are not always 0; 1 where all are.
+    """
+    matrix = hessian.to(torch.float64, copy=True)
+    dead = dead_columns(matrix)
+    diagonal = matrix.diagonal()
+    mean = diagonal[~dead].mean() if not bool(dead.all()) else diagonal.new_tensor(1.0)
+    diagonal[dead] = mean
+    diagonal += damping * mean
+    return matrix
+
+
 def inverse_factor(hessian: Tensor, damping: float, order: Tensor | None = None) -> Factor:
     """Factor the inverse of ``hessian + damping * mean(diagonal) * I``.
 
@@ -78,21 +92,17 @@ def inverse_factor(hessian: Tensor, damping: float, order: Tensor | None = None)
     # In reversed order a lower triangle is an upper one, and its inverse is what is wanted.
     matrix = matrix.flip(0, 1)
     dead = dead_columns(matrix)
-    diagonal = matrix.diagonal().clone()
-    mean = float(diagonal[~dead].mean()) if not bool(dead.all()) else 1.0
-    diagonal[dead] = mean
     notes = []
     if bool(dead.any()):
         notes.append(f"{int(dead.sum())} of {dead.numel()} inputs are 0 in all calibration data")
-    if _has_no_full_rank(matrix, diagonal):
+    if _has_no_full_rank(damp(matrix, 0.0)):
         notes.append(
             "the calibration data do not span the inputs: the Hessian is singular and only damping "
             "makes it invertible; more data would help"
         )
     used = damping
     while True:
-        matrix.diagonal().copy_(diagonal + used * mean)
-        lower, failed = torch.linalg.cholesky_ex(matrix)
+        lower, failed = torch.linalg.cholesky_ex(damp(matrix, used))
         if not int(failed) and bool(torch.isfinite(lower).all()):
             break
         if used >= _LAST_DAMPING:
@@ -108,10 +118,6 @@ def inverse_factor(hessian: Tensor, damping: float, order: Tensor | None = None)
     return Factor(inverse.flip(0, 1), used, tuple(notes))
 
 
-def _has_no_full_rank(matrix: Tensor, diagonal: Tensor) -> bool:
-    undamped = matrix.clone()
-    undamped.diagonal().copy_(diagonal)
-    lower, failed = torch.linalg.cholesky_ex(undamped)
-    if int(failed):
-        return True
-    return bool((lower.diagonal() ** 2 < _NO_PIVOT * diagonal).any())
+def _has_no_full_rank(matrix: Tensor) -> bool:
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    return bool(int(failed)) or bool((lower.diagonal() ** 2 < _NO_PIVOT * matrix.diagonal()).any())

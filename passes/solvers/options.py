@@ -14,14 +14,14 @@ from ...formats.scales import ScaleStorage
 from ...formats.sparsity import NofM, Sparsity
 
 SolverName = Literal[
-    "rtn", "mse", "gptq", "obq", "adaround", "magnitude", "wanda", "sparsegpt", "obs"
+    "rtn", "mse", "gptq", "obq", "descent", "magnitude", "wanda", "sparsegpt", "obs"
 ]
 SOLVERS: tuple[str, ...] = get_args(SolverName)
 #: Solvers that choose which weights become zero, and those that need a format.
 PRUNING = frozenset({"magnitude", "wanda", "sparsegpt", "obs"})
-QUANTIZING = frozenset({"rtn", "mse", "gptq", "obq", "adaround"})
+QUANTIZING = frozenset({"rtn", "mse", "gptq", "obq", "descent"})
 #: Solvers that cannot work without a Hessian.
-SECOND_ORDER = frozenset({"gptq", "obq", "adaround", "sparsegpt", "obs"})
+SECOND_ORDER = frozenset({"gptq", "obq", "descent", "sparsegpt", "obs"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +30,13 @@ class SolverOptions:
 
     Attributes:
         solver: ``rtn``: round to nearest. ``mse``: the same with searched scales. ``gptq``: column
-            by column with error feedback (spec 6). ``adaround``: then every weight is rounded
-            again, up or down, as the others are now. ``obq``: one weight at a time, exact
-            (spec 19); takes a sparsity as well. ``magnitude``, ``wanda``: baselines of pruning.
-            ``sparsegpt``: the loop of GPTQ with a mask. ``obs``: one weight at a time, exact.
-            Pruning solvers take a format as well: magnitude and Wanda then round to nearest,
-            SparseGPT does both at once, OBS lets OBQ quantize what it keeps.
+            by column with error feedback (spec 6). ``descent``: GPTQ or SparseGPT, then every
+            kept weight is rounded again as the others are now, until none changes: the least
+            loss, at a few times GPTQ's time. ``obq``: one weight at a time, exact (spec 19).
+            ``descent`` and ``obq`` take a sparsity as well. ``magnitude``, ``wanda``: baselines
+            of pruning. ``sparsegpt``: the loop of GPTQ with a mask. ``obs``: one weight at a
+            time, exact. With a format, magnitude and Wanda then round to nearest, SparseGPT does
+            both at once, OBS lets OBQ quantize what it keeps.
         number_format: what values become; None to prune only, values stay float.
         granularity: which values share a scale, over the matrix.
         scale_storage: in what scales are stored; codes are made with the scale as stored.
@@ -47,11 +48,12 @@ class SolverOptions:
         scale_method: ``absmax`` or ``mse`` (searched, errors weighed by the Hessian's diagonal);
             None for the solver's own: ``absmax`` for ``rtn``, else ``mse``. Binary coding has
             no such choice.
-        activation_order: ``gptq`` and ``sparsegpt`` take inputs with the largest second moment
-            first; scales are then found beforehand, and the stored order of columns stays.
+        activation_order: ``gptq``, ``sparsegpt`` and ``descent`` take inputs with the largest
+            second moment first; scales are then found beforehand. What is stored keeps its order.
+            Not for ``obq`` and ``obs``, which find their own.
         damping: share of the mean of the Hessian's diagonal that is added to it.
-        block_columns: columns after which errors are passed on to all others; no effect on what
-            is computed but for rounding.
+        block_columns: columns after which errors are passed on to all others, and for which a
+            share of zeros is chosen at once; no other effect but on rounding errors.
     """
 
     solver: SolverName
@@ -76,8 +78,8 @@ class SolverOptions:
                 f"{self.solver} needs a sparsity",
                 "a share of zeros such as 0.5, or n:m like 2:4",
             )
-        if self.solver in QUANTIZING - {"obq"} and self.sparsity is not None:
-            other = "sparsegpt" if self.solver in ("gptq", "adaround") else "magnitude"
+        if self.solver in QUANTIZING - {"obq", "descent"} and self.sparsity is not None:
+            other = "sparsegpt" if self.solver == "gptq" else "magnitude"
             raise _error(f"{self.solver} does not prune", f"{other} prunes and rounds")
         if isinstance(self.sparsity, float | int) and not 0 <= self.sparsity < 1:
             raise FewbitsError(

@@ -86,9 +86,9 @@ class Quantizer:
         self.group = self._columns_together() if waits else None
         if self.group is None:
             granularity = options.granularity
-            ones = np.broadcast_to(self._importance.cpu().numpy(), self.shape)
+            spread = np.broadcast_to(self._importance.cpu().numpy(), self.shape).copy()
             rows = np.ascontiguousarray(granularity.rows(weight.cpu().numpy()))
-            weights = np.ascontiguousarray(granularity.rows(ones))
+            weights = np.ascontiguousarray(granularity.rows(spread))
             device = weight.device
             self._set(
                 torch.arange(count, device=device),

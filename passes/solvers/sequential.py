@@ -69,6 +69,7 @@ class Sweep:
         self._sparsity = sparsity
         self._dead = None if dead is None else dead[self._order]
         self._block = block_columns
+        self._zeros: Tensor | None = None
         self._kept = torch.ones(columns, rows, dtype=torch.bool, device=device)
         self._errors = self._work[:0]
         self._start = self._stop = 0
@@ -131,10 +132,18 @@ class Sweep:
         return scores
 
     def _choose_share(self, share: float) -> None:
-        rows = self._work.shape[1]
-        before, after = zeros_of(share, self._start * rows), zeros_of(share, self._stop * rows)
-        scores = self._scores(self._start, self._stop)
-        self._kept[self._start : self._stop] = keep_largest(scores, after - before)
+        """The block's mask: its own scores as they are now, its zeros by those of the matrix.
+
+        The published loop gives every block the same share; columns of unequal worth want
+        unequal shares.
+        """
+        if self._zeros is None:
+            scores = self._scores(0, len(self._work))
+            pruned = ~keep_largest(scores, zeros_of(share, scores.numel()))
+            self._zeros = pruned.sum(dim=1)
+        block = slice(self._start, self._stop)
+        zeros = int(self._zeros[block].sum())
+        self._kept[block] = keep_largest(self._scores(self._start, self._stop), zeros)
 
     def _choose_pattern(self, position: int, pattern: NofM) -> None:
         scores = self._scores(position, position + pattern.m)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,10 +10,13 @@ from ...errors import FewbitsError
 from ...formats.binary import BinaryCoding
 from ...formats.compress import Method, compress
 from ...formats.sparsity import Dense, NofM, Sparsity
-from .factor import check_hessian, dead_columns, inverse_factor
+from .descent import descend
+from .factor import check_hessian, damp, dead_columns, inverse_factor
 from .hessian import Hessian
 from .masks import default_storage, keep
 from .options import SolverOptions
+from .prune_exact import prune_exact
+from .quantize_exact import quantize_exact
 from .quantizer import Quantizer
 from .sequential import Sweep, column_order
 from .solution import Solution, layer_loss
@@ -62,35 +63,14 @@ def solve(
         )  # fmt: skip
     if options.solver in ("rtn", "mse", "magnitude", "wanda"):
         solution = _direct(weight, hessian, column_norms, options)
-    elif options.solver not in ("gptq", "sparsegpt"):
-        raise FewbitsError("bad-solver", f"{options.solver} is not part of this version")
+    elif options.solver in ("obs", "obq"):
+        assert hessian is not None
+        solution = _exact(weight, hessian, options)
     else:
         assert hessian is not None
         solution = _sequential(weight, hessian, options)
     solution.notes[:0] = notes
     return solution
-
-
-def solve_best(
-    weight: Tensor,
-    hessian: Hessian | Tensor | None,
-    options: Sequence[SolverOptions],
-) -> tuple[Solution, dict[str, float]]:
-    """The solution of least loss among several options, such as ANT's types (spec 8).
-
-    Returns:
-        The best one, the first of equals, and the loss by name of the number format.
-    """
-    if not options:
-        raise FewbitsError("bad-solver", "no options to choose from")
-    best, losses = None, {}
-    for candidate in options:
-        solution = solve(weight, hessian, candidate)
-        losses[str(candidate.number_format)] = solution.loss
-        if best is None or solution.loss < best.loss:
-            best = solution
-    assert best is not None
-    return best, losses
 
 
 def _check_weight(weight: Tensor) -> None:
@@ -208,7 +188,25 @@ def _sequential(weight: Tensor, hessian: Tensor, options: SolverOptions) -> Solu
     solved, kept = sweep.run()
     mask = None if options.sparsity is None else kept
     notes = list(factor.notes)
+    if options.solver == "descent" and quantizer is not None:
+        damped = damp(hessian, factor.damping)
+        solved = descend(
+            weight, solved, damped, quantizer, mask=mask, block_columns=options.block_columns
+        )
     return _stored(weight, solved, mask, hessian, quantizer, notes)
+
+
+def _exact(weight: Tensor, hessian: Tensor, options: SolverOptions) -> Solution:
+    factor = inverse_factor(hessian, options.damping)
+    inverse = factor.inverse()
+    solved, mask, quantizer = weight, None, None
+    if options.sparsity is not None:
+        solved, mask = prune_exact(weight, inverse, options.sparsity, dead_columns(hessian))
+    if options.number_format is not None:
+        importance = _importance(weight, hessian, options.damping)
+        quantizer = Quantizer(solved.float(), options, importance, dynamic=False)
+        solved = quantize_exact(weight, inverse, quantizer, mask)
+    return _stored(weight, solved.float(), mask, hessian, quantizer, list(factor.notes))
 
 
 def _stored(
