@@ -11,7 +11,7 @@ from tvm.ir import prim
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from .stages import Axis, constant, is_one, total
+from .stages import Axis, Stage, constant, is_one, substitute, total
 
 Loop = Callable[[Any, Any], AbstractContextManager[Any]]
 #: Loops from the first argument up to the second; ``as`` gives the variable.
@@ -133,6 +133,11 @@ def in_lanes(extent: Any, lanes: int, write: Callable[[Any], None], again: bool 
                 scalar()
             with T.Else(), T.If(extent % lanes > 0), T.Then():
                 overlapping()
+
+
+def store(stage: Stage, value: Any, values: dict[Any, Any]) -> None:
+    """Store a value where the stage writes at these values of its axes."""
+    T.buffer_store(stage.buffer, value, [substitute(place, values) for place in stage.indices])
 
 
 def linear(axes: Sequence[Axis], values: dict[Any, Any]) -> Any:

@@ -60,6 +60,15 @@ class Stage:
         """The axes that are summed (or otherwise combined) over."""
         return tuple(axis for axis in self.axes if axis.reduces)
 
+    def at(self, values: Mapping[Any, Any]) -> Stage:
+        """The stage with some of its axes at given places."""
+        return dataclasses.replace(
+            self,
+            axes=tuple(axis for axis in self.axes if axis.var not in values),
+            indices=tuple(substitute(index, values) for index in self.indices),
+            value=substitute(self.value, values),
+        )
+
     def writes_in_order(self) -> bool:
         """Whether element (i, j, ...) of the buffer is computed at axes (i, j, ...)."""
         axes = self.spatial
