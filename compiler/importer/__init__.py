@@ -80,7 +80,7 @@ def import_onnx(
     from .expand import inline_functions
     from .load import load
 
-    model, name = load(source)
+    model, name, mapped = load(source)
     checks.check_versions(model)
     interface.freeze(model, constants or {})
     checks.prepare(model)
@@ -90,7 +90,10 @@ def import_onnx(
     checks.check_operators(flat.graph.node, opsets, CLAIMED_OPERATORS)
     notes: list[str] = []
     inputs = interface.bind_shapes(model, bind or {}, shapes or {}, notes, dynamic)
-    known = {tensor.name: tensors.read(tensor) for tensor in flat.graph.initializer}
+    known = {
+        tensor.name: mapped[tensor.name] if tensor.name in mapped else tensors.read(tensor)
+        for tensor in flat.graph.initializer
+    }
     module, more = convert(flat.graph, opsets, inputs, known)
     return ImportedModel(
         module,

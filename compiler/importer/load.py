@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
 
@@ -18,8 +19,10 @@ _LARGEST_FILE = 2**31 - 1
 _FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 
 
-def load(source: str | Path | onnx.ModelProto | bytes) -> tuple[onnx.ModelProto, str]:
-    """The model, with external data read into it, and a name for it. `source` is not changed.
+def load(
+    source: str | Path | onnx.ModelProto | bytes,
+) -> tuple[onnx.ModelProto, str, dict[str, np.ndarray]]:
+    """The model, a name for it, and the weights that stay in files. `source` is not changed.
 
     Raises:
         FewbitsError: ``file-not-found``, ``unreadable-file``, ``model-too-large``, ``not-onnx``,
@@ -28,16 +31,13 @@ def load(source: str | Path | onnx.ModelProto | bytes) -> tuple[onnx.ModelProto,
     if isinstance(source, onnx.ModelProto):
         model = onnx.ModelProto()
         model.CopyFrom(source)
-        external.read_into(model, None)
-        return model, "model"
+        return model, "model", external.read_into(model, None)
     if isinstance(source, bytes):
         model = parse(source, "the model")
-        external.read_into(model, None)
-        return model, "model"
+        return model, "model", external.read_into(model, None)
     path = Path(source)
     model = parse(_read(path), str(path))
-    external.read_into(model, path.resolve().parent)
-    return model, path.stem
+    return model, path.stem, external.read_into(model, path.resolve().parent)
 
 
 def _read(path: Path) -> bytes:

@@ -12,13 +12,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, overload
 
 import numpy as np
-from tvm import relax
+from tvm import relax, runtime
 
 from ...errors import FewbitsError
 from ...ops.symbolic import Extent, extents_of, simplified, spell, symbols
 from .limits import check_extents
 
 op: Any = relax.op
+
+#: TVM's tensors begin at multiples of so many bytes.
+_ALIGNMENT = 64
 
 #: TVM has no type stubs: a class taken from here does not narrow what pyright knows.
 _types: Any = relax
@@ -91,11 +94,22 @@ def sizes_or_known(name: str, array: np.ndarray, dtype: str) -> Known | Sizes:
     return Sizes(name, simple, dtype)
 
 
+def _shareable(array: np.ndarray) -> bool:
+    """Whether TVM can work on the array's own memory."""
+    aligned = array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous
+    return aligned and array.dtype.kind in "iuf" and array.ndim > 0
+
+
 Value: TypeAlias = "relax.Var | Known | Sizes"
 
 
 def constant(array: np.ndarray) -> relax.Expr:
-    """A Relax constant of exactly the array's dtype (`relax.const` alone narrows int64)."""
+    """A Relax constant of exactly the array's dtype (`relax.const` alone narrows int64).
+
+    Weights that are mapped from a file stay there.
+    """
+    if isinstance(array, np.memmap) and _shareable(array):
+        return relax.const(runtime.from_dlpack(array))
     contiguous = np.ascontiguousarray(array).reshape(array.shape)
     return relax.const(contiguous, str(array.dtype))
 

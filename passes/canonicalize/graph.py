@@ -17,6 +17,9 @@ from ...ops.meanings.common import ints
 from ...ops.symbolic import equal, extents_of
 from ..rewrite import Rewriter, as_array, is_tensor_call, operator_of, variables
 
+#: Types that NumPy has itself.
+_VIEWABLE = frozenset({"float32", "float64", "float16", "int8", "uint8", "int32", "int64"})
+
 #: Relax's operators; their annotations are narrower than what they accept.
 op: Any = relax.op
 
@@ -141,8 +144,14 @@ def dtype_of(expression: Any) -> str:
 
 
 def array_of(expression: relax.Expr) -> np.ndarray | None:
-    """The value of a constant tensor, else None."""
-    return as_array(expression) if isinstance(expression, ir.GenericConst) else None
+    """The value of a constant tensor (its own memory, not to be written to), else None."""
+    if not isinstance(expression, ir.GenericConst):
+        return None
+    if dtype_of(expression) not in _VIEWABLE:
+        return as_array(expression)
+    array = np.from_dlpack(expression.value)  # pyright: ignore[reportAttributeAccessIssue]
+    array.flags.writeable = False
+    return array
 
 
 def scalar_of(expression: relax.Expr) -> float | None:

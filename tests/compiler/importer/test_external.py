@@ -1,10 +1,16 @@
 """External data: read from the model's folder, and from nowhere else."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from fewbits.compiler.importer import import_onnx
+import torch
+from fewbits.compiler.importer import external, import_onnx
 from fewbits.errors import FewbitsError
+from fewbits.ops.evaluate import Evaluator
+from fewbits.passes.canonicalize import canonicalize
 from onnx import TensorProto, helper
 
 
@@ -94,3 +100,75 @@ def test_offsets_that_make_no_sense(saved, entries):
     if not {e.key for e in model.graph.initializer[0].external_data} & entries.keys():
         pytest.skip("onnx did not write this entry")
     assert refused(saved).code == "invalid-external-data"
+
+
+@pytest.fixture
+def in_files(tmp_path, monkeypatch):
+    """A model whose three weights are in two files; returns (path, weights)."""
+    monkeypatch.setattr(external, "MAPPED_BYTES", 0)
+    random = np.random.default_rng(0)
+    weights = {f"w{i}": random.normal(size=(64, 64)).astype("float32") for i in range(3)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["h"], "first"),
+        helper.make_node("MatMul", ["h", "w1"], ["g"], "second"),
+        helper.make_node("Gemm", ["g", "w2"], ["y"], "third", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("N", 64))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    for name, location, offset in (("w0", "a.bin", 0), ("w1", "b.bin", 0), ("w2", "b.bin", 16388)):
+        [tensor] = [t for t in model.graph.initializer if t.name == name]
+        with (tmp_path / location).open("ab") as file:
+            file.write(bytes(offset - file.tell()) + tensor.raw_data)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        entries = {"location": location, "offset": offset, "length": 64 * 64 * 4}
+        for key, value in entries.items():
+            tensor.external_data.add(key=key, value=str(value))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path, weights
+
+
+def test_weights_of_large_models_stay_in_their_files(in_files):
+    path, weights = in_files
+    imported = import_onnx(path, dynamic=True)
+    assert all(
+        t.data_location == TensorProto.EXTERNAL for t in imported.onnx_model.graph.initializer
+    )
+    x = np.random.default_rng(1).normal(size=(3, 64)).astype("float32")
+    expected = x @ weights["w0"] @ weights["w1"] @ weights["w2"].T
+    for module in (imported.module, canonicalize(imported.module)):
+        [y] = Evaluator(module)({"x": torch.from_numpy(x)}).values()
+        np.testing.assert_allclose(y.numpy(), expected, rtol=1e-4, atol=1e-4)
+    [reference] = onnxruntime.InferenceSession(str(path)).run(None, {"x": x})
+    np.testing.assert_allclose(reference, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_mapped_weights_are_the_file_and_never_change_it(in_files):
+    path, _ = in_files
+    before = (path.parent / "a.bin").read_bytes()
+    module = import_onnx(path, dynamic=True).module
+    first = module["main"].body.blocks[0].bindings[0].value.args[1]
+    shared = np.from_dlpack(first.value)
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    [span] = [fields[0] for fields in maps if fields[-1] == str(path.parent / "a.bin")]
+    start, end = (int(bound, 16) for bound in span.split("-"))
+    assert start <= shared.ctypes.data < end
+    shared[0, 0] = 7
+    assert (path.parent / "a.bin").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"offset": "16389"}, {"length": "4"}, {"location": "../b.bin"}])
+def test_mapped_data_are_checked_as_well(in_files, change):
+    path, _ = in_files
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.graph.initializer[2].external_data:
+        entry.value = change.get(entry.key, entry.value)
+    path.write_bytes(model.SerializeToString())
+    assert refused(path).code in ("invalid-external-data", "escaping-external-data")
