@@ -15,6 +15,7 @@ from tvm import ir
 
 from ..errors import FewbitsError
 from ..formats.parse import parse_format
+from .activations.checks import refuse_compressed
 from .base import Pass, PassContext, register_pass
 from .channel_statistics import ChannelStatistics, observe_inputs
 from .layers import select_layers
@@ -115,14 +116,7 @@ class Smooth(Pass):
         """The sites that are asked for and where the division can go somewhere."""
         sites = find_sites(module)
         layers = [layer for site in sites for layer in site.layers]
-        for layer in layers:
-            if layer.tensor is not None:
-                raise FewbitsError(
-                    "already-compressed",
-                    "weights cannot be smoothed once they are compressed",
-                    where=layer.name,
-                    hint="put smooth before the passes that quantize",
-                )
+        refuse_compressed(module, layers, "put smooth before the passes that quantize")
         wanted = set(select_layers(layers, self.targets, (), self.name))
         kept = set(layers) - set(select_layers(layers, (), self.ignore, self.name))
         chosen = []

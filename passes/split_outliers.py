@@ -21,6 +21,7 @@ from ..formats.granularity import PerChannel
 from ..formats.parse import parse_format
 from ..ops.compressed.activations import fake_quantize_call, outlier_columns_call
 from ..ops.compressed.weights import decode_call
+from .activations.checks import refuse_compressed
 from .base import Pass, PassContext, register_pass
 from .channel_statistics import observe_inputs
 from .layers import Layer, find_layers, select_layers
@@ -76,15 +77,10 @@ class SplitOutliers(Pass):
         number_format = parse_format(self.format)
         layers = [layer for layer in find_layers(module) if layer.kind == "linear"]
         chosen = select_layers(layers, self.targets, self.ignore, self.name) if layers else []
-        for layer in chosen:
-            if layer.tensor is not None:
-                raise FewbitsError(
-                    "already-compressed",
-                    "outliers cannot be split off weights that are compressed",
-                    where=layer.name,
-                    hint="split_outliers quantizes weights itself; leave its layers out of other "
-                    "passes with ignore",
-                )
+        hint = (
+            "split_outliers quantizes weights and activations itself: ignore its layers elsewhere"
+        )
+        refuse_compressed(module, chosen, hint)
         chosen = [layer for layer in chosen if isinstance(layer.input, relax.Var)]
         if not chosen:
             return module

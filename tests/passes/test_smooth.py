@@ -222,6 +222,33 @@ def test_the_search_finds_what_lowers_the_error(name: str) -> None:
     assert ratios and all(ratio < 1 for ratio in ratios)
 
 
+def test_the_search_knows_windows_and_groups() -> None:
+    module = module_of("convolutions")
+    context = context_of(module)
+    after = Smooth(alpha="search", fold=("previous", "multiply")).apply(module, context)
+    assert_same(module, after)
+    ratios = [note.data["error_ratio"] for note in context.notes if "error_ratio" in note.data]
+    assert ratios and all(ratio < 1 for ratio in ratios)
+
+
+def test_a_better_exponent_has_a_smaller_error_in_the_model() -> None:
+    """The trial's error is that of the compressed module itself."""
+    module = module_of("norm")
+    context = context_of(module)
+    Smooth(alpha="search").apply(module, context)
+    [note] = [note for note in context.notes if "error_ratio" in note.data]
+    inputs = samples(module)
+    exact = run(module, inputs)
+
+    def error(alpha: float | None) -> float:
+        smoothed = module if alpha is None else Smooth(alpha=alpha).apply(module, context)
+        values = run(int8(smoothed), inputs)
+        return sum(float(np.square(a - b).sum()) for a, b in zip(values, exact, strict=True))
+
+    assert note.data["error_ratio"] == pytest.approx(error(note.data["alpha"]) / error(None), 1e-3)
+    assert all(error(note.data["alpha"]) <= error(alpha) * 1.001 for alpha in (0.0, 0.3, 0.6, 1.0))
+
+
 def test_one_named_reader_takes_its_site_and_one_ignored_keeps_it() -> None:
     module = module_of("norm")
     context = context_of(module)
@@ -236,6 +263,9 @@ def test_what_cannot_be_is_refused() -> None:
         Smooth().apply(module, PassContext())
     with pytest.raises(FewbitsError, match="compressed"):
         Smooth().apply(int8(module), context_of(module))
+    rounded = parse_pass("quantize_activations").apply(module, PassContext())
+    with pytest.raises(FewbitsError, match="rounded"):
+        Smooth().apply(rounded, context_of(module))
     with pytest.raises(FewbitsError, match="between 0 and 1"):
         parse_pass("smooth{alpha=1.5}")
     with pytest.raises(FewbitsError, match="matches no layer"):
