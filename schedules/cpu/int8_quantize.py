@@ -31,6 +31,8 @@ from .intrinsics_emit import (
 
 ScaleKind = Literal["token", "tensor", "static"]
 _SMALLEST = 2.0**-126
+#: Maxima that are kept apart, so that comparisons need not wait for each other.
+_CHAINS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,17 +92,24 @@ class QuantizeRows:
 
     def _largest(self, x: Any, start: Any, count: Extent, scales: Any, at: Any) -> None:
         """Store the scale of `count` values from `start` on."""
-        lanes = self.dot.lanes
-        largest = local(lanes, "float32")
-        fill(largest, lanes, 0.0)
-        vectors = count // lanes
-        with T.serial(index(0), vectors) as i:
+        lanes, width = self.dot.lanes, _CHAINS * self.dot.lanes
+        largest = local(width, "float32")
+        fill(largest, width, 0.0)
+        wide, narrow = count // width, count // lanes
+        with T.serial(index(0), wide) as i:
+            for chain in range(_CHAINS):
+                part = tirx.abs(lanes_of(x, lanes, start + i * width + chain * lanes))
+                so_far = lanes_of(largest, lanes, chain * lanes)
+                store(largest, lanes, tirx.max(so_far, part), chain * lanes)
+        with T.serial(wide * _CHAINS, narrow) as i:
             part = tirx.abs(lanes_of(x, lanes, start + i * lanes))
             store(largest, lanes, tirx.max(lanes_of(largest, lanes), part))
-        with T.serial(vectors * lanes, count) as i:
+        with T.serial(narrow * lanes, count) as i:
             T.buffer_store(largest, tirx.max(largest[0], tirx.abs(x[start + i])), [0])
-        for lane in range(1, lanes):
-            T.buffer_store(largest, tirx.max(largest[0], largest[lane]), [0])
+        while width > 1:
+            width //= 2
+            upper = lanes_of(largest, width, width)
+            store(largest, width, tirx.max(lanes_of(largest, width), upper))
         scale = largest[0] / tirx.const(self.reach, "float32")
         T.buffer_store(scales, tirx.max(scale, tirx.const(_SMALLEST, "float32")), [at])
 

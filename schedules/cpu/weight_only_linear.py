@@ -33,6 +33,7 @@ from .intrinsics_emit import (
 from .intrinsics_epilogue import PLAIN, Epilogue, Output
 from .weight_only_decode import Decoder
 from .weight_only_scales import GroupScales
+from .weight_only_walk import WeightStream
 
 #: Values of the sum in a decoded tile, about.
 _BLOCK = 128
@@ -102,121 +103,29 @@ class WeightOnlyLinear:
             def body() -> None:
                 output.open()
                 values = flat(x, product([rows, index(self.length)]))
-                weights = _Weights(self, words, table, arguments)
+                weights = WeightStream(
+                    self.lanes, self.length, self.group, self.decoder, self.scales,
+                    words, table, arguments,
+                )  # fmt: skip
                 known = constant(rows)
                 if known == 1:
-                    _vector(weights, values, output)
+                    _vector(self, weights, values, output)
                 elif known is not None:
-                    _matrix(weights, values, rows, output)
+                    _matrix(self, weights, values, rows, output)
                 else:
                     with T.If(rows == 1):
                         with T.Then():
-                            _vector(weights, values, output)
+                            _vector(self, weights, values, output)
                         with T.Else():
-                            _matrix(weights, values, rows, output)
+                            _matrix(self, weights, values, rows, output)
 
             return body
 
         return kernel("weight_only_linear", write)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Weights:
-    """A kernel's weights: walks over them, code by code."""
-
-    plan: WeightOnlyLinear
-    words: Any
-    table: Any
-    arguments: dict[str, Any]
-
-    def walk(
-        self, panels: list[Any], start: Any, group: Any, count: int,
-        use: Callable[[int, Any, int, Any, Any], None], close: Callable[[list[Any]], None],
-    ) -> None:  # fmt: skip
-        """Go over `count` values of the sum from a chunk's start on.
-
-        Args:
-            panels: which, all at the same pace.
-            start: the first value's place; a multiple of the decoder's chunk.
-            group: the first value's group.
-            count: how many.
-            use: called as ``use(panel number, place, code number, value, group)``.
-            close: called with the panels' groups at each group's end.
-        """
-        size, chunk = min(self.plan.group, count), self.plan.decoder.chunk
-        if size % chunk == 0 or size >= count:
-            full, rest = divmod(count, size)
-            per_group = size // chunk
-
-            def one(number: Any, length: int) -> None:
-                opened = self._open(panels, group + number)
-                first = start + number * (per_group * chunk)
-                whole, tail = divmod(length, chunk)
-                if whole:
-                    with T.serial(index(0), index(whole)) as i:
-                        self._chunk(panels, first + i * chunk, chunk, opened, use)
-                if tail:
-                    self._chunk(panels, first + whole * chunk, tail, opened, use)
-                close(opened)
-
-            if full == 1:
-                one(index(0), size)
-            elif full:
-                with T.serial(index(0), index(full)) as number:
-                    one(number, size)
-            if rest:
-                one(index(full), rest)
-            return
-        # Groups end inside chunks: both are unrolled up to where they end together.
-        unit = math.lcm(size, chunk)
-
-        def unrolled(number: Any, length: int) -> None:
-            opened: list[Any] = []
-            for offset in range(0, length, chunk):
-                part = min(chunk, length - offset)
-                loaded = self._load(panels, start + number * unit + offset, part)
-                for code in range(part):
-                    place = offset + code
-                    if place % size == 0:
-                        opened = self._open(panels, group + number * (unit // size) + place // size)
-                    self._use(loaded, code, start + number * unit + offset, opened, use)
-                    if (place + 1) % size == 0 or place + 1 == length:
-                        close(opened)
-
-        full, rest = divmod(count, unit)
-        if full:
-            with T.serial(index(0), index(full)) as number:
-                unrolled(number, unit)
-        if rest:
-            unrolled(index(full), rest)
-
-    def _open(self, panels: list[Any], group: Any) -> list[Any]:
-        scales, lanes = self.plan.scales, self.plan.lanes
-        return [scales.open(self.arguments, panel, group, lanes) for panel in panels]
-
-    def _load(self, panels: list[Any], start: Any, count: int) -> list[Any]:
-        decoder = self.plan.decoder
-        word = T.Bind(start // decoder.chunk * decoder.words(decoder.chunk))
-        return [decoder.load(self.words, panel, word, count, self.plan.lanes) for panel in panels]
-
-    def _chunk(
-        self, panels: list[Any], start: Any, count: int, opened: list[Any], use: Any
-    ) -> None:
-        loaded = self._load(panels, start, count)
-        for code in range(count):
-            self._use(loaded, code, start, opened, use)
-
-    def _use(self, loaded: list[Any], code: int, start: Any, opened: list[Any], use: Any) -> None:
-        decoder, lanes = self.plan.decoder, self.plan.lanes
-        for number, (words, group) in enumerate(zip(loaded, opened, strict=True)):
-            raw = decoder.raw(words, code, lanes)
-            value = group.value(decoder, raw, self.table, lanes)
-            use(number, start + code, code, value, group)
-
-
-def _vector(weights: _Weights, x: Any, output: Output) -> None:
+def _vector(plan: WeightOnlyLinear, weights: WeightStream, x: Any, output: Output) -> None:
     """One row: decode, multiply, add; a group's sums are scaled at its end."""
-    plan = weights.plan
     lanes, width = plan.lanes, min(plan.tile[1] + 1, plan.panels)
     full, rest = divmod(plan.panels, width)
     scaled = plan.scales.storage != "none" and plan.scales.planes == 1 and not plan.scales.offset
@@ -272,9 +181,10 @@ def _sum(parts: list[Any], lanes: int) -> Any:
     return total
 
 
-def _matrix(weights: _Weights, x: Any, rows: Extent, output: Output) -> None:
+def _matrix(
+    plan: WeightOnlyLinear, weights: WeightStream, x: Any, rows: Extent, output: Output
+) -> None:
     """Many rows: a block of the panels is decoded into a tile, and all rows pass over it."""
-    plan = weights.plan
     width = min(plan.tile[1], plan.panels)
     full, rest = divmod(plan.panels, width)
     known = constant(rows)
@@ -283,7 +193,7 @@ def _matrix(weights: _Weights, x: Any, rows: Extent, output: Output) -> None:
     with T.parallel(index(0), product([chunks, index(full + (rest > 0))])) as unit:
         start = T.Bind((unit % chunks) * _CHUNK)
         count = T.Bind(tirx.min(index(_CHUNK), rows - start))
-        tile = _Tile(weights, x, start, count)
+        tile = _Tile(plan, weights, x, start, count)
         _either(rest, T.Bind(unit // chunks), full, width, lambda p, n: tile.work(p, n, output))
 
 
@@ -291,14 +201,15 @@ def _matrix(weights: _Weights, x: Any, rows: Extent, output: Output) -> None:
 class _Tile:
     """A chunk of rows times a few panels."""
 
-    weights: _Weights
+    plan: WeightOnlyLinear
+    weights: WeightStream
     x: Any
     start: Any
     count: Any
 
     def work(self, first: Any, width: int, output: Output) -> None:
         """Compute and store it."""
-        plan = self.weights.plan
+        plan = self.plan
         lanes, block = plan.lanes, min(plan.block, plan.length)
         panels = [T.Bind(first + i) for i in range(width)]
         decoded = T.alloc_buffer((block * width * lanes,), "float32", layout=None)
@@ -317,13 +228,14 @@ class _Tile:
                 part(number, block)
         if rest:
             part(index(blocks), rest)
-        with T.serial(index(0), self.count) as row:
+        with T.serial(index(0), self.count) as number_of_row:
+            row: Any = number_of_row
             for number, panel in enumerate(panels):
                 value = lanes_of(sums, lanes, (row * width + number) * lanes)
                 output.write(self.start + row, panel * lanes, value)
 
     def _decode(self, panels: list[Any], begin: Any, length: int, decoded: Any) -> None:
-        plan = self.weights.plan
+        plan = self.plan
         lanes, width = plan.lanes, len(panels)
         group = index(0) if plan.group >= plan.length else begin // plan.group
 
@@ -335,7 +247,7 @@ class _Tile:
         self.weights.walk(panels, begin, group, length, use, lambda opened: None)
 
     def _multiply(self, begin: Any, length: int, width: int, decoded: Any, sums: Any) -> None:
-        plan = self.weights.plan
+        plan = self.plan
         lanes, height = plan.lanes, plan.tile[0]
 
         def some(row: Any, rows: int) -> None:

@@ -15,8 +15,9 @@ from ....formats.parse import parse_format
 from ....formats.sparsity import Dense
 from ....passes.layers import Layer
 from ....passes.rewrite import as_array, constant, operator_of
-from ....schedules.cpu.int8_linear import Int8Linear, choose_tile
+from ....schedules.cpu.int8_linear import Int8Linear
 from ....schedules.cpu.int8_quantize import QuantizeRows, ScaleKind
+from ....schedules.cpu.intrinsics_tiles import choose_tile
 from .chains import Chain
 from .selection import Selection, count, known, leading, padded, tensor_type
 
