@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import FewbitsError, nearest
 from .files import write_file
+from .symbols import concrete, sizes_of
 
 Batch = dict[str, np.ndarray]
 
@@ -31,7 +32,7 @@ class InputInfo(Protocol):
     @property
     def name(self) -> str: ...  # noqa: D102
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    def shape(self) -> tuple[Any, ...]: ...  # noqa: D102
     @property
     def dtype(self) -> str: ...  # noqa: D102
 
@@ -102,9 +103,12 @@ def open_batches(
 def check_batch(raw: Mapping[str, Any], inputs: Sequence[InputInfo], where: str) -> Batch:
     """The arrays of one batch as the model wants them, first axis = samples.
 
+    Symbolic dimensions take the sizes that the arrays have, the same in all inputs.
+
     Raises:
         FewbitsError: as in `open_batches`.
     """
+    inputs = concrete(inputs, sizes_of(inputs, raw, where))
     names = [info.name for info in inputs]
     for key in raw:
         if key not in names and key != "labels":
@@ -184,11 +188,13 @@ def random_batches(
 ) -> Callable[[], Iterator[Batch]]:
     """Standard normal (or, for integers, zero and one) samples: to try things out, not to ship."""
 
+    known = concrete(inputs)
+
     def batches() -> Iterator[Batch]:
         generator = np.random.default_rng(seed)
         for _ in range(samples):
             batch: Batch = {}
-            for info in inputs:
+            for info in known:
                 shape = (1, *(info.shape[1:] if info.shape[:1] == (1,) else info.shape))
                 dtype = np.dtype(info.dtype)
                 if dtype.kind == "f":

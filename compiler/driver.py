@@ -20,7 +20,6 @@ from .files import write_file
 from .options import Options
 from .progress import Progress, layer_progress, quiet
 from .recipe import Recipe, load_recipe
-from .symbols import concrete
 
 if TYPE_CHECKING:
     from tvm import ir
@@ -122,7 +121,9 @@ def _begin(
     from ..passes.calibration import Calibration
     from .importer import import_onnx
 
-    imported = import_onnx(model, bind=options.bind, dynamic=target.keeps_symbols)
+    # Sizes stay open where the target can run any, and every pass can work on them.
+    dynamic = target.keeps_symbols and all(pass_.keeps_symbols for pass_ in passes)
+    imported = import_onnx(model, bind=options.bind, dynamic=dynamic)
     _dump(options, "0-import", imported.module)
     batches, source = _calibration(calibration, imported, options)
     context = PassContext(seed=options.seed, cache=options.cache)
@@ -281,7 +282,7 @@ def _calibration(
     if source is None:
         return None, None
     if isinstance(source, str) and source == "random":
-        return random_batches(concrete(imported.inputs), RANDOM_SAMPLES, options.seed), "random"
+        return random_batches(imported.inputs, RANDOM_SAMPLES, options.seed), "random"
     text = Path(source).name if isinstance(source, str | Path) else type(source).__name__
     return open_batches(source, imported.inputs, limit=options.samples), text
 

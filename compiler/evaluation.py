@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import FewbitsError
 from ..targets.catalogue import get_target
 from .artifact import Artifact
-from .data import Batch, load_arrays
-from .execution import batch_codes, check_arrays, count_samples, encode_batch, run_artifact
+from .data import Batch, check_batch, load_arrays
+from .execution import batch_codes, count_samples, encode_batch, run_artifact
 from .progress import Progress, quiet
 from .symbols import batch_of, concrete, sizes_of
 from .verify import CHUNK, Oracle, same
@@ -62,7 +62,7 @@ def evaluate_artifact(
     infos = [port.real for port in artifact.inputs]
     named = {info.name for info in infos}
     labels = None if "labels" in named else arrays.pop("labels", None)
-    batch = check_arrays(arrays, infos, "the evaluation set")
+    batch = check_batch(arrays, infos, "the evaluation set")
     count = count_samples(batch, "the evaluation set")
     if labels is not None:
         labels = np.asarray(labels)

@@ -7,7 +7,6 @@ runs once. Otherwise the product takes one sample at a time, and the first axis 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from ..targets.catalogue import get_target
 from .artifact import Artifact, Port
 from .data import Batch, check_batch
 from .progress import Progress, quiet
-from .symbols import Shaped, batch_of, concrete, sizes_of
+from .symbols import batch_of, concrete, sizes_of
 
 
 def encode_batch(batch: Batch, ports: Sequence[Port]) -> list[np.ndarray]:
@@ -35,17 +34,6 @@ def encode_batch(batch: Batch, ports: Sequence[Port]) -> list[np.ndarray]:
 
 def _shaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return array.reshape(len(array), *shape)
-
-
-def check_arrays(
-    arrays: Mapping[str, Any], inputs: Sequence[Shaped], where: str
-) -> dict[str, np.ndarray]:
-    """Arrays as `data.check_batch` returns them, for inputs that may have symbolic sizes.
-
-    Raises:
-        FewbitsError: as `data.check_batch`.
-    """
-    return check_batch(arrays, concrete(inputs, sizes_of(inputs, arrays, where)), where)
 
 
 def runner_of(artifact: Artifact, *, strict: bool = False, threads: int | None = None) -> Runner:
@@ -100,15 +88,15 @@ def run_artifact(
         progress: told how many samples are done.
 
     Raises:
-        FewbitsError: as `check_arrays` and `runner_of`; ``empty-data``.
+        FewbitsError: as `check_batch` and `runner_of`; ``empty-data``.
     """
     inputs, outputs = artifact.inputs, artifact.outputs
     if raw:
         infos = [Port(p.name, p.shape, p.dtype, None, 0, p.dtype) for p in inputs]
-        checked = check_arrays(batch, infos, "the input")
+        checked = check_batch(batch, infos, "the input")
         codes = encode_batch(checked, infos)
     else:
-        checked = check_arrays(batch, [port.real for port in inputs], "the input")
+        checked = check_batch(batch, [port.real for port in inputs], "the input")
         codes = encode_batch(checked, inputs)
     count_samples(checked, "the input")
     given = runner or runner_of(artifact)

@@ -14,7 +14,7 @@ from ..targets.base import Golden, Product
 from .artifact import Artifact, Port
 from .data import random_batches
 from .execution import encode_batch, runner_of
-from .symbols import batch_of, concrete
+from .symbols import batch_of
 
 if TYPE_CHECKING:
     from tvm import ir
@@ -51,9 +51,7 @@ def golden_samples(state: Compilation, oracle: Oracle, inputs: Sequence[Port]) -
     count = state.options.golden
     if not count:
         return None
-    source = state.calibration or random_batches(
-        concrete(state.imported.inputs), count, state.options.seed
-    )
+    source = state.calibration or random_batches(state.imported.inputs, count, state.options.seed)
     taken: list[list[np.ndarray]] = []
     have = 0
     for batch in source():

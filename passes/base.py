@@ -72,9 +72,15 @@ class PassContext:
 
 @dataclasses.dataclass(frozen=True)
 class Pass(abc.ABC):
-    """Relax to Relax: a valid module in, a valid module out, the given one untouched."""
+    """Relax to Relax: a valid module in, a valid module out, the given one untouched.
+
+    Attributes:
+        name: in recipes.
+        keeps_symbols: whether modules may have symbolic dimensions.
+    """
 
     name: ClassVar[str]
+    keeps_symbols: ClassVar[bool] = True
 
     @abc.abstractmethod
     def apply(self, module: ir.IRModule, context: PassContext) -> ir.IRModule:

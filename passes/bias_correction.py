@@ -34,6 +34,7 @@ class BiasCorrection(Pass):
     """
 
     name: ClassVar[str] = "bias-correction"
+    keeps_symbols: ClassVar[bool] = False
 
     ignore: tuple[str, ...] = ()
 

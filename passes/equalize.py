@@ -43,6 +43,7 @@ class Equalize(Pass):
     """
 
     name: ClassVar[str] = "equalize"
+    keeps_symbols: ClassVar[bool] = False
 
     iterations: int = 20
     ignore: tuple[str, ...] = ()

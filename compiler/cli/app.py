@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 
 from ... import __version__
 from .output import console, print_json, print_table, progress, reporting
+from .search import search
 from .sweep import sweep
 
 if TYPE_CHECKING:
@@ -45,6 +48,15 @@ TargetOption = Annotated[str, typer.Option("--target", "-t", help="See `fewbits 
 Samples = Annotated[
     int | None, typer.Option("--samples", min=1, help="Use at most so many calibration samples.")
 ]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Folder of solved layers, from which a killed run goes on. [default: $FEWBITS_CACHE "
+        "or the user's cache folder]",
+    ),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep no solved layers.")]
 KeepFloat = Annotated[
     list[str],
     typer.Option(
@@ -65,6 +77,12 @@ def _pass_options(keep_float: list[str], observer: str | None) -> dict[str, dict
     if observer:
         options["activation_observer"] = observer
     return {"quantize": options} if options else {}
+
+
+def _cache(folder: Path | None, none: bool) -> Path | None:
+    from ...passes.cache import default_folder
+
+    return None if none else folder or default_folder()
 
 
 def _compression(
@@ -122,6 +140,8 @@ def compile_(
     keep_float: KeepFloat = [],  # noqa: B006
     observer: Observer = None,
     samples: Samples = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     data: Annotated[
         Path | None, typer.Option("--data", help="Evaluation set: verify with it as well.")
     ] = None,
@@ -137,7 +157,7 @@ def compile_(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Compile a model to firmware: compress, generate C, build, run, verify, report."""
+    """Compile a model to firmware or a library: compress, build, run, verify, report."""
     with reporting(as_json):
         from ..driver import compile as compile_model
         from ..options import Options, parse_bindings, parse_size
@@ -154,6 +174,7 @@ def compile_(
             seed=seed,
             bind=parse_bindings(bind),
             samples=samples,
+            cache=_cache(cache, no_cache),
             pass_options=_pass_options(keep_float, observer),
             golden=golden,
             to="lower" if dry_run else to,
@@ -182,6 +203,8 @@ def quantize(
     keep_float: KeepFloat = [],  # noqa: B006
     observer: Observer = None,
     samples: Samples = None,
+    cache: CacheFolder = None,
+    no_cache: NoCache = False,
     opset: Annotated[int, typer.Option(help="Opset of the file.")] = 21,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
     seed: Seed = 0,
@@ -192,6 +215,7 @@ def quantize(
         from . import show
 
         options = _compression(recipe, seed, bind, samples, keep_float, observer)
+        options = dataclasses.replace(options, cache=_cache(cache, no_cache))
         with progress(as_json) as listener:
             summary = show.quantized(
                 model, None if dry_run else out, options, calibration, opset, listener
@@ -275,7 +299,7 @@ def run(
     raw: Annotated[bool, typer.Option(help="Codes in and out instead of real values.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run compiled firmware on inputs, in the emulator or on this machine."""
+    """Run a compiled model on inputs, in the emulator or on this machine."""
     with reporting(as_json):
         from . import show
 
@@ -293,7 +317,7 @@ def verify(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check compiled firmware on an evaluation set: accuracy, exactness, distance from float."""
+    """Check a compiled model on an evaluation set: accuracy, exactness, distance from float."""
     with reporting(as_json):
         from ..artifact import open_artifact
         from . import show
@@ -308,7 +332,7 @@ def report(
     folder: Folder,
     as_json: Json = False,
 ) -> None:
-    """Show where flash, RAM, instructions and error go; write report.html anew."""
+    """Show where bytes, instructions and error go; write report.html anew."""
     with reporting(as_json):
         from ..artifact import open_artifact
         from ..report import write_report
@@ -422,8 +446,15 @@ def doctor(as_json: Json = False) -> None:
 
 
 app.command()(sweep)
+app.command()(search)
+
+
+def _end(number: int, _: object) -> None:
+    """Unwinds, so that what is half written goes away; the status is the shell's for a signal."""
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
     """Entry point of the ``fewbits`` command."""
+    signal.signal(signal.SIGTERM, _end)
     app()

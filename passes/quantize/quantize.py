@@ -38,6 +38,7 @@ class Quantize(Pass):
     """
 
     name: ClassVar[str] = "quantize"
+    keeps_symbols: ClassVar[bool] = False
 
     activation_observer: str = "minmax"
     percentile: float = 99.99

@@ -27,6 +27,24 @@ LIBRARY = "model.so"
 FLOAT_MATCH = 1e-4
 ROUNDED_MATCH = 3e-2
 
+_README = """\
+# Running {library} from C
+
+`run.c` loads the library with TVM's runtime, reads and writes `.npy` files, and needs nothing else.
+
+```sh
+P=$(python -c "import tvm, pathlib; print(pathlib.Path(tvm.__file__).parent.parent)")
+python -m ziglang cc -O2 -I $P/tvm_ffi/include run.c -o run \\
+    -L $P/tvm_ffi/lib -L $P/tvm/lib -ltvm_ffi -Wl,--no-as-needed -ltvm_runtime \\
+    -Wl,-rpath,$P/tvm_ffi/lib -Wl,-rpath,$P/tvm/lib
+./run{call}
+```
+
+Any C compiler does. To ship the program, ship `libtvm_ffi.so` and `libtvm_runtime.so` with it. The
+results should be those in `../golden/output_*.npy`. Inputs and outputs are codes: `manifest.json`
+has the scale and zero point of each, where they are not the values themselves.
+"""
+
 _EXAMPLES = Path(__file__).parent / "examples"
 
 
@@ -96,6 +114,10 @@ class CpuProduct(Product):
         """Golden samples and a C program that runs the library."""
         del rows
         shutil.copytree(_EXAMPLES, folder / "examples")
+        each = "" if any(isinstance(p.shape[0], str) for p in self.inputs if p.shape) else " --each"
+        files = " ".join(f"../golden/input_{index}.npy" for index in range(len(self.inputs)))
+        text = _README.format(library=LIBRARY, call=f"{each} ../{LIBRARY} output_ {files}")
+        (folder / "examples" / "README.md").write_text(text, "utf-8")
         if golden is None:
             return
         (folder / "golden").mkdir()

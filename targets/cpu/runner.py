@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,7 @@ import numpy as np
 from ...errors import FewbitsError
 from ..base import Run, Runner
 from .features import missing_here
-
-#: TVM's name for the mode in which all cores are used.
-_ALL_CORES = 1
+from .threads import default_threads, use_threads
 
 
 class LibraryRunner(Runner):
@@ -45,6 +43,7 @@ class LibraryRunner(Runner):
                 hint="compile again without --to, so that the library is built",
             )
         _check_machine(library, manifest)
+        _check_whole(library, manifest)
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
@@ -60,13 +59,13 @@ class LibraryRunner(Runner):
                 hint="compile the model again with the installed version",
             ) from error
         self._tensor = tvm.runtime.tensor
-        self._threads = threads or _default_threads()
+        self._threads = threads or default_threads()
         self._lock = threading.Lock()
 
     def run(self, inputs: Sequence[np.ndarray]) -> Run:
         """One call; the arrays are copied, as kernels want them aligned."""
         with self._lock:
-            _use_threads(self._threads)
+            use_threads(self._threads)
             result = self._main(*(self._tensor(np.ascontiguousarray(a)) for a in inputs))
         fields = [result] if hasattr(result, "numpy") else list(result)
         return Run(tuple(field.numpy() for field in fields))
@@ -84,20 +83,19 @@ def _check_machine(library: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _default_threads() -> int:
-    given = os.environ.get("TVM_NUM_THREADS", "")
-    if given.isdigit() and int(given):
-        return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _use_threads(count: int) -> None:
-    """TVM's pool belongs to the calling thread, and so does its size."""
-    from tvm import get_global_func
-
-    if getattr(_POOL, "size", None) != count:
-        get_global_func("runtime.config_threadpool")(_ALL_CORES, count)
-        _POOL.size = count
-
-
-_POOL = threading.local()
+def _check_whole(library: Path, manifest: Mapping[str, Any]) -> None:
+    """A damaged library may end the process when it is mapped, so it is never loaded."""
+    wanted = manifest.get("files", {}).get(library.name)
+    if wanted is None:  # it has just been built
+        return
+    digest = hashlib.sha256()
+    with library.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != wanted:
+        raise FewbitsError(
+            "bad-library",
+            "the library is not the one that was compiled: its hash is another",
+            where=str(library),
+            hint="compile the model again",
+        )

@@ -200,9 +200,12 @@ def test_two_compilations_give_the_same_bytes(cli, tmp_path, model, data):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("word", ["import", "build"])
-def test_interrupted(tmp_path, artifact, model, data, word):
-    """Ctrl-C when a phase has ended: the earlier output is whole, nothing lies around."""
+@pytest.mark.parametrize(
+    ("word", "number", "status"),
+    [("import", signal.SIGINT, 130), ("build", signal.SIGINT, 130), ("build", signal.SIGTERM, 143)],
+)
+def test_interrupted(tmp_path, artifact, model, data, word, number, status):
+    """Ctrl-C or a polite kill when a phase has ended: the earlier output is whole, nothing lies around."""
     out = tmp_path / "out"
     shutil.copytree(artifact, out)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
@@ -218,10 +221,10 @@ def test_interrupted(tmp_path, artifact, model, data, word):
         assert line, f"ended before it was interrupted: {seen}"
         seen += line
     time.sleep(0.05)
-    os.killpg(child.pid, signal.SIGINT)
+    os.killpg(child.pid, number)
     _, rest = child.communicate(timeout=60)
-    assert child.returncode == 130, seen + rest
-    assert "Traceback" not in rest and "interrupted" in rest
+    assert child.returncode == status, seen + rest
+    assert "Traceback" not in rest and ("interrupted" in rest) == (number == signal.SIGINT)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
