@@ -30,6 +30,8 @@ class Options:
         bind: sizes of symbolic dimensions.
         samples: how many calibration samples to use at most.
         pass_options: options of passes on top of the recipe's, by pass name.
+        cache: folder where solved layers are kept, so that a run that was killed goes on; None to
+            keep nothing.
         golden: how many golden vectors to ship.
         to: the last phase.
         dump_ir: a folder for the module after every phase.
@@ -47,6 +49,7 @@ class Options:
     bind: Mapping[str, int] = dataclasses.field(default_factory=dict)
     samples: int | None = None
     pass_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    cache: Path | None = None
     golden: int = 4
     to: str = "verify"
     dump_ir: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -26,3 +27,13 @@ class Quiet:
 
 
 quiet: Progress = Quiet()
+
+
+def layer_progress(pass_name: str, progress: Progress) -> Callable[[str, int, int], None]:
+    """What a pass tells about its layers, as phases with a count: ``quantize_weights: conv1``."""
+
+    def layer(name: str, done: int, total: int) -> None:
+        progress.phase(f"{pass_name}: {name}")
+        progress.samples(done, total)
+
+    return layer

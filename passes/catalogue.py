@@ -8,6 +8,7 @@ from . import quantize_activations as _quantize_activations
 from . import smooth as _smooth
 from . import split_outliers as _split_outliers
 from .quantize import quantize as _quantize
+from .weights import prune as _prune
 from .weights import quantize_weights as _quantize_weights
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "_canonicalize",
     "_equalize",
     "_half_weights",
+    "_prune",
     "_quantize",
     "_quantize_activations",
     "_quantize_weights",

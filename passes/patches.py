@@ -47,7 +47,7 @@ def patches(layer: Layer, value: torch.Tensor) -> Iterator[list[torch.Tensor]]:
         raise FewbitsError(
             "unsupported-form", f"a weight in layout {attrs.kernel_layout}", where=layer.name
         )
-    x = value.reshape(-1, *value.shape[value.dim() - rank - 2 :])
+    x = value.reshape(-1, *value.shape[value.dim() - rank - 1 :])
     x = relayout(x, attrs.data_layout, f"NC{space}").float()
     before, after = spatial_padding(ints(attrs.padding), rank)
     x = F.pad(x, torch_padding(before, after))

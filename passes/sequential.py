@@ -29,6 +29,7 @@ from ..errors import FewbitsError
 from ..ops.evaluate import Environment, Evaluator, Step
 from .calibration import Calibration
 from .layers import Layer, find_layers
+from .padding import Padding, without_padding
 from .patches import geometry, patches
 from .rewrite import constant, variables
 from .solvers.hessian import Hessian
@@ -93,6 +94,8 @@ class Sweep:
     def moments(self, layer: Layer) -> list[Hessian]:
         """Second moments of what the layer multiplies, as the layers before it are now.
 
+        Padded tokens, which an attention mask hides, are left out.
+
         Returns:
             One per group of a convolution, in order; one for a matrix product. Columns are the
             columns of ``layer.matrix``.
@@ -130,7 +133,10 @@ class Sweep:
         for number, step in enumerate(steps):
             for var in variables(step.value):
                 self._uses.setdefault(var, []).append(number)
-        return [self._evaluator.start(piece) for piece in self.calibration.pieces()]
+        started = [self._evaluator.start(piece) for piece in self.calibration.pieces()]
+        padding = Padding(self._module)
+        self._kept = [padding.of(self._evaluator, environment) for environment in started]
+        return started
 
     def _run_to(self, layer: Layer) -> None:
         """Compute everything before the layer's own binding."""
@@ -190,9 +196,12 @@ class Sweep:
         columns = math.prod(layer.shape[1:])
         found = [Hessian(columns, device=self.device) for _ in range(layer.groups)]
         assert self._environments is not None
-        for environment in self._environments:
+        for environment, kept in zip(self._environments, self._kept, strict=True):
             value = on_device(self._evaluator.evaluate(layer.input, environment), self.device)
-            parts = [[value]] if layer.kind == "linear" else patches(layer, value)
+            if layer.kind == "linear":
+                parts = [[without_padding(value, kept)]]
+            else:
+                parts = patches(layer, value)
             for groups in parts:
                 for hessian, vectors in zip(found, groups, strict=True):
                     try:

@@ -7,8 +7,8 @@ with ``type``. They are checked here, once, and everything after sees formats an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pydantic
 
@@ -20,6 +20,11 @@ from ...formats.parse import parse_format
 from ...formats.scales import ScaleStorage
 from ...formats.sparsity import NofM, parse_sparsity
 from ..solvers.options import SolverName, SolverOptions
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    T = TypeVar("T", bound=DataclassInstance)
 
 STRATEGIES = ("tensor", "channel", "group", "block")
 _ADAPTIVE = "ant"
@@ -153,26 +158,36 @@ class WeightOptions:
         Raises:
             FewbitsError: ``unknown-option`` for a name or value that makes no sense.
         """
-        known = [field.name for field in dataclasses.fields(self)]
-        for key in changes:
-            if key not in known:
-                raise FewbitsError(
-                    "unknown-option",
-                    f"overrides have no {key!r}",
-                    where=where,
-                    hint=nearest(str(key), known),
-                )
-        fields = {name: getattr(self, name) for name in known}
+        known = tuple(field.name for field in dataclasses.fields(self))
+        base = self
         if {"format", "num_bits", "type"} & set(changes):
-            fields.update(format=None, num_bits=None, type=None)
-        try:
-            return pydantic.TypeAdapter(WeightOptions).validate_python({**fields, **changes})
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
+            base = dataclasses.replace(self, format=None, num_bits=None, type=None)
+        return check_overrides(base, changes, where, known)
+
+
+def check_overrides(base: T, changes: Mapping[str, Any], where: str, known: Sequence[str]) -> T:
+    """A dataclass with some fields changed, their types checked.
+
+    Raises:
+        FewbitsError: ``unknown-option`` for a name that is not `known` or a value of a wrong type.
+    """
+    for key in changes:
+        if key not in known:
             raise FewbitsError(
-                "unknown-option", f"overrides, {place}: {first['msg']}", where=where
-            ) from error
+                "unknown-option",
+                f"overrides have no {key!r}",
+                where=where,
+                hint=nearest(str(key), known),
+            )
+    fields = {field.name: getattr(base, field.name) for field in dataclasses.fields(base)}
+    try:
+        return pydantic.TypeAdapter(type(base)).validate_python({**fields, **changes})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise FewbitsError(
+            "unknown-option", f"overrides, {place}: {first['msg']}", where=where
+        ) from error
 
 
 def read_sparsity(sparsity: float | str | None) -> float | NofM | None:

@@ -10,10 +10,11 @@ from tvm import ir
 
 from ...formats.scales import ScaleStorage
 from ..base import Pass, PassContext, register_pass
-from ..layers import Layer, find_layers, select_layers
+from ..layers import Layer
 from ..solvers.options import SolverName
 from .engine import Task, compress_layers
 from .options import WeightOptions
+from .selection import layers_to_compress, select_overridden
 
 
 @register_pass
@@ -68,13 +69,8 @@ class QuantizeWeights(Pass):
         """
         names = [field.name for field in dataclasses.fields(WeightOptions)]
         base = WeightOptions(**{name: getattr(self, name) for name in names})
-        layers = find_layers(module)
-        if not self.embeddings and not self.targets:
-            layers = [layer for layer in layers if layer.kind != "embedding"]
-        layers = [layer for layer in layers if layer.tensor is None]
-        selected = select_layers(layers, self.targets, self.ignore, self.name)
-        chosen = {layer.name: base for layer in selected}
-        for pattern, changes in (self.overrides or {}).items():
-            for layer in select_layers(selected, [pattern], pass_name=self.name):
-                chosen[layer.name] = chosen[layer.name].changed(changes, pattern)
-        return [(layer, chosen[layer.name]) for layer in selected]
+        layers = layers_to_compress(module, self, self.name)
+        chosen = {layer.name: base for layer in layers}
+        for layer, pattern, changes in select_overridden(layers, self.overrides, self.name):
+            chosen[layer.name] = chosen[layer.name].changed(changes, pattern)
+        return [(layer, chosen[layer.name]) for layer in layers]
