@@ -168,6 +168,30 @@ class FloatDecoder(Decoder):
         return widen(raw, self.storage, lanes)
 
 
+def stream_code(stored: Any, panel: Any, place: Any, bits: int, words: int, lanes: int) -> Any:
+    """A code of every output of a panel at a place known only at run time, as `Decoder.raw`.
+
+    Args:
+        stored: int32 ``[panels, words, lanes]``, streams of codes.
+        panel: which panel.
+        place: number of the code in its stream.
+        bits: of a code.
+        words: of a stream.
+        lanes: outputs in a panel.
+    """
+    position = tirx.Cast("int32", place) * bits
+    word, shift = T.Bind(position // 32), T.Bind(position % 32)
+    low = tirx.shift_right(stored[panel, word, ramp(0, lanes)], broadcast(shift, lanes))
+    if 32 % bits == 0:
+        return low
+    # The next word's bits come in above those of this one; shifting twice, never by 32.
+    following = stored[panel, tirx.min(word + 1, _int(words - 1)), ramp(0, lanes)]
+    room = broadcast(_int(31) - shift, lanes)
+    mask = tirx.shift_left(broadcast(_int(2), lanes), room) - broadcast(_int(1), lanes)
+    high = tirx.shift_left(_shift_left(following, 1, lanes), room)
+    return tirx.bitwise_or(tirx.bitwise_and(low, mask), high)
+
+
 def widen(stored: Any, storage: str, lanes: int) -> Any:
     """A vector of float32, float16, bfloat16 (as uint16) or e8m0 (as uint8) as float32."""
     reals = vector("float32", lanes)

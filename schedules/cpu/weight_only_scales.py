@@ -9,8 +9,8 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from .intrinsics import broadcast, vector
-from .intrinsics_emit import index, ramp
-from .weight_only_decode import Decoder, widen
+from .intrinsics_emit import ramp
+from .weight_only_decode import Decoder, stream_code, widen
 from .weight_only_layout import words_of
 
 Storage = Literal["none", "float32", "float16", "bfloat16", "e8m0", "double"]
@@ -105,22 +105,13 @@ class GroupScales:
         return arguments["tree"][codes] * arguments["block_scales"][blocks] + mean
 
     def _zero(self, stored: Any, panel: Any, group: Any, lanes: int) -> Any:
-        """A zero point as float32; the shift depends on the group, so it is not a constant."""
+        """A zero point as float32."""
         bits = self.zero_bits
         if self.shared:
             raw = broadcast(stored[0], lanes)
         else:
-            place = tirx.Cast("int32", group) * bits
-            word, shift = T.Bind(place // 32), T.Bind(place % 32)
             words = words_of(self.groups, bits)
-            raw = tirx.shift_right(stored[panel, word, ramp(0, lanes)], broadcast(shift, lanes))
-            if 32 % bits:
-                following = tirx.min(word + 1, index(words - 1))
-                room = broadcast(31 - shift, lanes)
-                mask = tirx.shift_left(_all(2, lanes), room) - _all(1, lanes)
-                high = stored[panel, following, ramp(0, lanes)]
-                high = tirx.shift_left(tirx.shift_left(high, _all(1, lanes)), room)
-                raw = tirx.bitwise_or(tirx.bitwise_and(raw, mask), high)
+            raw = stream_code(stored, panel, group, bits, words, lanes)
         top = tirx.shift_left(raw, _all(32 - bits, lanes))
         if self.zero_signed:
             whole = tirx.shift_right(top, _all(32 - bits, lanes))

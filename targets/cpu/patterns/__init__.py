@@ -17,11 +17,12 @@ from ....passes.rewrite import Rewriter, variables
 from .chains import Chain, Readers
 from .int8 import int8_linear
 from .selection import Selection
+from .sparse import sparse_groups_linear
 from .weight_only import weight_only_linear
 
 Rule = Callable[[Selection, Layer, Chain], "relax.Var | None"]
 
-RULES: tuple[Rule, ...] = (int8_linear, weight_only_linear)
+RULES: tuple[Rule, ...] = (int8_linear, weight_only_linear, sparse_groups_linear)
 
 
 def select_kernels(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
