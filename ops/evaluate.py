@@ -14,8 +14,7 @@ whoever has to look at, or change, what lies between:
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,51 +26,12 @@ from . import integer, meanings  # noqa: F401  (they register the operators)
 from .meanings.common import share
 from .registry import meaning_of
 from .samples import fill, leading_symbol, match
-from .symbolic import evaluate, is_symbol, symbols
+from .steps import CONSTANT, Environment, Step, last_uses, leaves_of, sampled, variables_of
+from .symbolic import evaluate
+
+__all__ = ["Environment", "Evaluator", "Step", "Values", "largest_sizes", "output_names"]
 
 Values = dict[str, torch.Tensor]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Step:
-    """One binding of the module.
-
-    Attributes:
-        var: the variable that is bound; its name is the layer's.
-        run: the meaning of the operator that is called, None where nothing is computed.
-        value: the expression that is bound to it.
-        last: variables that neither a later step nor an output uses.
-    """
-
-    var: relax.Var
-    run: Callable[..., Any] | None
-    value: Any
-    last: tuple[relax.Var, ...] = ()
-
-
-@dataclasses.dataclass
-class Environment:
-    """What the variables are at some point of a run. Values may be replaced between steps.
-
-    Attributes:
-        values: by variable. In a run over samples their first axis counts samples: in a module
-            with a symbolic batch that axis is the batch; in others (`mapped`) it is one more axis,
-            before those that the module declares.
-        sizes: the symbolic dimensions.
-        mapped: whether the module is written for one sample, and `torch.vmap` runs it on many.
-        count: how many samples there are.
-        shared: values that are the same for all samples and have no axis for them.
-    """
-
-    values: dict[relax.Var, Any]
-    sizes: dict[relax.Var, int]
-    mapped: bool = False
-    count: int = 1
-    shared: dict[relax.Var, Any] = dataclasses.field(default_factory=dict)
-
-    def __getitem__(self, var: relax.Var) -> Any:
-        """The variable's value, with or without an axis for samples."""
-        return self.values[var] if var in self.values else self.shared[var]
 
 
 class Evaluator:
@@ -102,7 +62,7 @@ class Evaluator:
         self.batch = leading_symbol(self.parameters)
         self._largest = largest_sizes(module)
         bindings = [b for block in self.function.body.blocks for b in block.bindings]
-        last = _last_uses([b.value for b in bindings], self.function.body.body)
+        last = last_uses([b.value for b in bindings], self.function.body.body)
         self.steps = [
             Step(b.var, _meaning(b.value, b.var.name), b.value, tuple(last[index]))
             for index, b in enumerate(bindings)
@@ -112,9 +72,9 @@ class Evaluator:
         #: The module's constants on the device, likewise.
         self._constants: dict[Any, torch.Tensor | None] = {}
         for step in self.steps:
-            leaves = list(_leaves(step.value))
-            self._constants.update({c: None for c in leaves if isinstance(c, _CONSTANT)})
-            if all(isinstance(leaf, _CONSTANT) or leaf in self._fixed for leaf in leaves):
+            leaves = list(leaves_of(step.value))
+            self._constants.update({c: None for c in leaves if isinstance(c, CONSTANT)})
+            if all(isinstance(leaf, CONSTANT) or leaf in self._fixed for leaf in leaves):
                 self._fixed[step.var] = None
 
     def __call__(
@@ -163,7 +123,7 @@ class Evaluator:
                 for step in self.steps:
                     self.run_step(step, environment)
                     if step.var.name in wanted:
-                        kept[step.var.name] = _sampled(environment, step.var)
+                        kept[step.var.name] = sampled(environment, step.var)
                     self.release(step, environment)
                 yield {**kept, **self.outputs(environment)}
 
@@ -207,7 +167,7 @@ class Evaluator:
             result = environment.shared[step.var] = self._fixed[step.var]
             return result
         result = self.evaluate(step.value, environment, step.run)
-        depends = any(var in environment.values for var in _variables(step.value))
+        depends = any(var in environment.values for var in variables_of(step.value))
         (environment.values if depends else environment.shared)[step.var] = result
         return result
 
@@ -224,7 +184,7 @@ class Evaluator:
         for field in fields:
             if not isinstance(field, relax.Var):  # an output that no input changes
                 environment.shared[field] = self._run(field, {}, environment.sizes)
-        results = [_sampled(environment, field) for field in fields]
+        results = [sampled(environment, field) for field in fields]
         if len(results) == 1 and isinstance(results[0], tuple):
             results = list(results[0])
         return dict(zip(self.output_names, results, strict=True))
@@ -239,7 +199,7 @@ class Evaluator:
 
         `run` is the meaning of the outermost call, where it is known already.
         """
-        used = {var: environment[var] for var in _variables(expression)}
+        used = {var: environment[var] for var in variables_of(expression)}
         given = [var for var in used if var in environment.values]
         if not environment.mapped or not given:
             return self._run(expression, used, environment.sizes, run)
@@ -268,7 +228,7 @@ class Evaluator:
         sizes: Mapping[relax.Var, int],
         run: Callable[..., Any] | None = None,
     ) -> Any:
-        if isinstance(expression, _CONSTANT):
+        if isinstance(expression, CONSTANT):
             return self._constant(expression)
         if isinstance(expression.ty, ir.PrimType):
             return evaluate(expression, sizes)
@@ -295,9 +255,6 @@ class Evaluator:
         return tensor
 
 
-_CONSTANT: Any = ir.GenericConst
-
-
 def output_names(module: ir.IRModule) -> list[str]:
     """The module's output names in order."""
     attributes = module["main"].attrs
@@ -314,48 +271,3 @@ def _meaning(value: Any, where: str | None = None) -> Callable[..., Any] | None:
     if isinstance(value, relax.Call) and isinstance(value.op, ir.Op):
         return meaning_of(str(value.op.name), where=where)  # pyright: ignore[reportAttributeAccessIssue]
     return None
-
-
-def _leaves(expression: Any) -> Iterable[Any]:
-    """The variables, symbolic dimensions and constants of an expression."""
-    if isinstance(expression, _CONSTANT):
-        yield expression
-    elif isinstance(expression.ty, ir.PrimType):
-        yield from symbols([expression])
-    elif isinstance(expression, relax.Var):
-        yield expression
-    elif isinstance(expression, relax.ShapeExpr):
-        yield from symbols(expression.values)
-    elif isinstance(expression, relax.TupleGetItem):
-        yield from _leaves(expression.tuple_value)
-    elif isinstance(expression, relax.Tuple | relax.Call):
-        operands: Any = expression
-        for operand in operands.fields if isinstance(expression, relax.Tuple) else operands.args:
-            yield from _leaves(operand)
-
-
-def _variables(expression: Any) -> list[relax.Var]:
-    """The variables that hold values, each once."""
-    leaves = (leaf for leaf in _leaves(expression) if isinstance(leaf, relax.Var))
-    return list(dict.fromkeys(leaf for leaf in leaves if not is_symbol(leaf)))
-
-
-def _last_uses(values: Sequence[Any], result: Any) -> list[list[relax.Var]]:
-    """By binding, the variables that it is the last to use."""
-    seen = set(_variables(result))
-    last: list[list[relax.Var]] = []
-    for value in reversed(values):
-        final = [var for var in _variables(value) if var not in seen]
-        seen.update(final)
-        last.append(final)
-    return last[::-1]
-
-
-def _sampled(environment: Environment, var: relax.Var) -> Any:
-    """A value; under `torch.vmap` what is the same for all samples is repeated for each."""
-    value = environment[var]
-    if not environment.mapped or var in environment.values:
-        return value
-    if isinstance(value, tuple):
-        return tuple(part.expand(environment.count, *part.shape) for part in value)
-    return value.expand(environment.count, *value.shape)

@@ -29,11 +29,12 @@ op: Any = relax.op  # its annotations are narrower than what it takes
 def decoded(node: Node) -> relax.Expr | None:
     """A ``DequantizeLinear`` whose inputs are all known, as ``fewbits.decode``.
 
-    None where the codes have no few-bit format (the caller decides what becomes of them).
+    None where the codes have no few-bit format, or scales are negative, which no format has (the
+    caller decides what becomes of them).
     """
     codes, scales = node.constant(0), node.constant(1)
     zeros = node.constant(2) if node.has(2) else None
-    if codes is None or scales is None or scales.dtype != np.float32:
+    if codes is None or scales is None or scales.dtype != np.float32 or (scales < 0).any():
         return None
     number = helper.np_dtype_to_tensor_dtype(codes.dtype)
     try:

@@ -194,9 +194,9 @@ def test_unsigned_weights_are_shifted_exactly():
     assert (constant.astype(int) + 128 == weights).all()
 
 
-def test_blocked_weights_become_float():
+def test_blocked_weights_with_negative_scales_become_float():
     weights = RNG.integers(-8, 8, (8, 6)).astype(ml_dtypes.int4)
-    scale, zero = floats(2, 6), np.zeros((2, 6), ml_dtypes.int4)
+    scale, zero = -np.abs(floats(2, 6)), np.zeros((2, 6), ml_dtypes.int4)
     model = weight_model(weights, scale, zero, axis=0, block_size=4)
     agree(model, {"x": floats(8, 6)})
     imported = import_onnx(model)
