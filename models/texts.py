@@ -75,18 +75,32 @@ def _docstrings(file: Path) -> Iterator[str]:
 
 
 def load_corpus() -> Corpus:
-    """All documents, each once, about one of `HELD_OUT_EVERY` held out by the hash of its name."""
-    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    """All documents, each once, about one of `HELD_OUT_EVERY` held out by the hash of its name.
+
+    Documentation repeats itself (methods of the same interface, topics within topics), so
+    paragraphs that are in the training text as well, however they are wrapped, are not held out.
+    """
+    parts: tuple[list[str], list[str]] = ([], [])
     seen: set[str] = set()
     for name, text in documents():
         text = text.strip()
         if text and text not in seen:
             seen.add(text)
-            held_out = zlib.crc32(name.encode()) % HELD_OUT_EVERY == 0
-            parts[held_out].append(encode(text + "\n\n"))
-    training, held_out = (np.concatenate(part) for part in parts)
-    digest = hashlib.sha256(training.tobytes() + held_out.tobytes()).hexdigest()
-    return Corpus(training, held_out, digest)
+            parts[zlib.crc32(name.encode()) % HELD_OUT_EVERY == 0].append(text)
+    known = _unwrapped("\n\n".join(parts[0]))
+    held_out = (
+        paragraph
+        for text in parts[1]
+        for paragraph in text.split("\n\n")
+        if len(paragraph) < _LEAST_CHARACTERS or _unwrapped(paragraph) not in known
+    )
+    training, held = (encode("\n\n".join(part) + "\n\n") for part in (parts[0], held_out))
+    digest = hashlib.sha256(training.tobytes() + held.tobytes()).hexdigest()
+    return Corpus(training, held, digest)
+
+
+def _unwrapped(text: str) -> str:
+    return " ".join(text.split())
 
 
 def windows(tokens: np.ndarray, count: int, length: int) -> np.ndarray:

@@ -53,10 +53,7 @@ class Limits:
         return dict.fromkeys(_THREAD_VARIABLES, str(self.threads))
 
     def apply(self) -> None:
-        """Put limits on this process."""
-        import torch
-
-        torch.set_num_threads(self.threads)
+        """Put limits on this process; those on threads are in its environment."""
         if self.memory is not None:
             import resource
 

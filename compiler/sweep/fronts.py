@@ -1,15 +1,22 @@
-"""Which cells are worth their bits: the Pareto front, and the best width for each budget."""
+"""Which cells are worth their bits: the Pareto front, and the best width for each budget.
+
+Two questions are kept apart. A budget buys whole models, so `budgets` compares what there is. The
+paper (spec 1) compares curves over a family's sizes, so `at_equal_bits` reads every curve at the
+same number of bits, between the sizes that were tried.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .quality import LOWER_IS_BETTER
 
 Row = Mapping[str, Any]
+_WIDEST_CODE = 8
 
 
 def loss_of(row: Row) -> float:
@@ -67,3 +74,67 @@ def budgets(rows: Sequence[Row], cost: str, per_octave: int = 1) -> list[Budget]
         }
         found.append(Budget(bits, min(within, key=loss_of), by_width))
     return found
+
+
+def curves(rows: Sequence[Row], cost: str) -> list[list[Row]]:
+    """Rows that differ only in the model, cheapest first: one curve per width, family, ..."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("bits", "family", "block", "solver", "recipe", "target"))
+        found.setdefault(key, []).append(row)
+    return [sorted(curve, key=lambda row: row[cost]) for curve in found.values()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Curves read at one number of bits.
+
+    Attributes:
+        bits: where.
+        loss: by width: the least loss of that width's curves.
+        curve: by width: the curve that it is from.
+    """
+
+    bits: float
+    loss: Mapping[int, float]
+    curve: Mapping[int, Sequence[Row]]
+
+
+def at_equal_bits(rows: Sequence[Row], cost: str, per_octave: int = 1) -> list[Reading]:
+    """The best curve of each width at numbers of bits that double, without extrapolation.
+
+    Between two sizes of a family the loss is taken to be linear in the logarithm of the bits. Read
+    is only where every width of a code (8 bits or less) has a curve: elsewhere the family has no
+    model small or large enough, and widths would win for want of others.
+    """
+    lines = [curve for curve in curves(rows, cost) if len(curve) > 1 and curve[0]["bits"]]
+    needed = {line[0]["bits"] for line in lines if line[0]["bits"] <= _WIDEST_CODE}
+    if not lines:
+        return []
+    low = math.ceil(per_octave * math.log2(min(line[0][cost] for line in lines)))
+    high = math.floor(per_octave * math.log2(max(line[-1][cost] for line in lines)))
+    readings = []
+    for step in range(low, high + 1):
+        bits = 2 ** (step / per_octave)
+        loss: dict[int, float] = {}
+        best: dict[int, Sequence[Row]] = {}
+        for line in lines:
+            width, value = line[0]["bits"], _read(line, cost, bits)
+            if value is not None and value < loss.get(width, math.inf):
+                loss[width], best[width] = value, line
+        if len(loss) > 1 and needed <= loss.keys():
+            readings.append(Reading(bits, dict(sorted(loss.items())), best))
+    return readings
+
+
+def _read(line: Sequence[Row], cost: str, bits: float) -> float | None:
+    """The loss of a curve at that many bits, None beyond its ends."""
+    costs = [row[cost] for row in line]
+    if not costs[0] <= bits <= costs[-1]:
+        return None
+    after = min(bisect_right(costs, bits), len(costs) - 1)
+    left, right = line[after - 1], line[after]
+    if left[cost] == right[cost]:
+        return min(loss_of(left), loss_of(right))
+    share = math.log(bits / left[cost]) / math.log(right[cost] / left[cost])
+    return (1 - share) * loss_of(left) + share * loss_of(right)

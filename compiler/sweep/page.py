@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import jinja2
 
 from ..files import write_file
 from . import plots
-from .fronts import Budget, budgets, pareto_front
+from .canvas import png, svg
+from .fronts import Budget, at_equal_bits, budgets, pareto_front
 from .plan import SweepPlan
 from .quality import LOWER_IS_BETTER
 
@@ -33,9 +35,9 @@ def write_page(folder: Path, plan: SweepPlan, rows: Sequence[Row]) -> None:
         drawn = {}
         for kind, figure in figures.items():
             if figure is not None:
-                drawn[kind] = plots.svg(figure)
+                drawn[kind] = svg(figure)
                 write_file(folder / "plots" / f"{_safe(name)}-{kind}.svg", drawn[kind])
-                write_file(folder / "plots" / f"{_safe(name)}-{kind}.png", plots.png(figure))
+                write_file(folder / "plots" / f"{_safe(name)}-{kind}.png", png(figure))
         found = budgets(members, cost)
         groups.append(
             {
@@ -47,6 +49,7 @@ def write_page(folder: Path, plan: SweepPlan, rows: Sequence[Row]) -> None:
                 "plots": drawn,
                 "front": pareto_front(members, cost),
                 "budgets": found,
+                "readings": at_equal_bits(members, cost),
                 "widths": sorted({width for budget in found for width in budget.by_width}),
                 "wins": _wins(found),
                 "rows": members,
@@ -83,11 +86,12 @@ def group_rows(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
 
 def _wins(found: Sequence[Budget]) -> list[tuple[int, int]]:
     """How many budgets each width wins, most first; ties go to every width that is as good."""
-    wins: dict[int, int] = {}
-    for budget in found:
-        for width, row in budget.by_width.items():
-            if row["quality"] == budget.best["quality"]:
-                wins[width] = wins.get(width, 0) + 1
+    wins = Counter(
+        width
+        for budget in found
+        for width, row in budget.by_width.items()
+        if row["quality"] == budget.best["quality"]
+    )
     return sorted(wins.items(), key=lambda entry: (-entry[1], entry[0]))
 
 
