@@ -35,8 +35,12 @@ def index(value: int) -> Any:
 
 
 def local(lanes: int, dtype: str) -> Any:
-    """A buffer so small that LLVM keeps it in registers, as long as all its indices are known."""
-    return T.alloc_buffer((lanes,), dtype, scope="local", layout=None)
+    """A buffer so small that LLVM keeps it in registers, as long as all its indices are known.
+
+    Its scope is the default one: TVM puts small buffers of other scopes into its pool, and a
+    request there costs more than the arithmetic.
+    """
+    return T.alloc_buffer((lanes,), dtype, layout=None)
 
 
 def whole(buffer: Any, lanes: int, start: Any = 0) -> Any:

@@ -78,8 +78,8 @@ class Kernel:
             start = simplified(panel * (self.summed * width))
             if right is None:
                 right, start = self._pack(panel, places), index(0)
-            scratch = T.alloc_buffer((self.tile.rows * width,), "float32", layout=None)
-            task_of = _Task(self, places, panel, right, start, scratch)
+            results = T.alloc_buffer((self.tile.rows * width,), "float32", layout=None)
+            task_of = _Task(self, places, panel, right, start, results)
             task_of.rows(block * self.tile.block, rows)
 
     @property
@@ -119,7 +119,7 @@ class _Task:
     panel: Any
     right: Any
     start: Any
-    scratch: Any
+    results: Any
 
     def rows(self, first: Any, rows: Any) -> None:
         """All the rows from `first` that belong to the block, tile by tile."""
@@ -203,7 +203,7 @@ class _Task:
                 value = whole(sums[0][i][v], lanes)
                 for way in sums[1:]:
                     value = value + whole(way[i][v], lanes)
-                put(self.scratch, lanes, value, (into + i) * width + v * lanes)
+                put(self.results, lanes, value, (into + i) * width + v * lanes)
 
     def _row(self, first: Any, number: int) -> dict[Any, Any]:
         return {**self.places, **fused(self.kernel.product.rows, first + number)}
@@ -226,7 +226,7 @@ class _Task:
                 own = {**here, **fused(product.columns, self.panel * width + lane)}
                 mine = {var: substitute(place, own) for var, place in places.items()}
                 value = _with_results(
-                    stage.value, product.stage.buffer, self.scratch[row * width + lane]
+                    stage.value, product.stage.buffer, self.results[row * width + lane]
                 )
                 indices = [substitute(position, mine) for position in stage.indices]
                 T.buffer_store(stage.buffer, substitute(value, mine), indices)
