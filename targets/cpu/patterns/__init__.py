@@ -16,13 +16,20 @@ from ....passes.layers import Layer, find_layers
 from ....passes.rewrite import Rewriter, variables
 from .chains import Chain, Readers
 from .int8 import int8_linear
+from .outliers import outlier_linear
 from .selection import Selection
-from .sparse import sparse_groups_linear
+from .sparse import sparse_groups_linear, sparse_rows_linear
 from .weight_only import weight_only_linear
 
 Rule = Callable[[Selection, Layer, Chain], "relax.Var | None"]
 
-RULES: tuple[Rule, ...] = (int8_linear, weight_only_linear, sparse_groups_linear)
+RULES: tuple[Rule, ...] = (
+    int8_linear,
+    outlier_linear,
+    weight_only_linear,
+    sparse_groups_linear,
+    sparse_rows_linear,
+)
 
 
 def select_kernels(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
@@ -40,11 +47,13 @@ def select_kernels(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModul
     readers = Readers(rewriter.bindings, variables(rewriter.function.body.body))
     chains: dict[relax.Var, tuple[Layer, Chain]] = {}
     inner: set[relax.Var] = set()
+    taken: set[relax.Var] = set()
     for layer in find_layers(module):
         if layer.kind == "linear" and layer.tensor is not None:
-            chain = readers.chain(layer.var, chains)
+            chain = readers.chain(layer.var, taken)
             chains[chain.last] = (layer, chain)
             inner.update(chain.inner)
+            taken.update((*chain.inner, chain.last))
     for var, value in rewriter.bindings:
         if var in inner:
             continue

@@ -7,7 +7,7 @@ values between. The kernel of the product then writes the chain's last value at 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ class Readers:
         value = self._values[readers[0]]
         return (readers[0], value) if isinstance(value, relax.Call) else None
 
-    def chain(self, product: relax.Var, taken: Mapping[relax.Var, Any]) -> Chain:
+    def chain(self, product: relax.Var, taken: Container[relax.Var]) -> Chain:
         """The longest chain from a product on.
 
         Args:

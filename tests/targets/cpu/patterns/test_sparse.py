@@ -55,3 +55,14 @@ def test_groups(name: str, sparsity: str, processor: str) -> None:
     for rows in (1, 19):
         notes = check(module, {"x": values(rows, 96, seed=1)}, target(processor))
         assert notes == {"y": f"sparse {sparsity} {name}"}
+
+
+@pytest.mark.parametrize("sparsity", ["bitmap", "rows"])
+@pytest.mark.parametrize("name", ["float32", "float16", "int4", "int8", "int3"])
+def test_any_mask(name: str, sparsity: str) -> None:
+    graph = Graph(x=("N", 96), few=(3, 96))
+    weight = decode_call(tensor_of(name, sparsity))
+    module = graph.module(*(graph.linear(p, weight, p.name + "'") for p in graph.parameters))
+    notes = check(module, {"x": values(67, 96, seed=1), "few": values(3, 96, seed=2)})
+    kernel = f"sparse {sparsity} {name}"
+    assert notes == {"x'": kernel, "few'": kernel}
