@@ -1,6 +1,7 @@
-"""Float operators on CPUs."""
+"""Loops for CPUs: float operators here, few-bit kernels in the files named after them."""
 
 from .machine import Machine
 from .module import schedule_module
+from .tile import Tile, Tiles, default_tile
 
-__all__ = ["Machine", "schedule_module"]
+__all__ = ["Machine", "Tile", "Tiles", "default_tile", "schedule_module"]

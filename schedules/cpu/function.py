@@ -17,7 +17,7 @@ from .panels import Packing, packing
 from .product import Epilogue, Product, epilogue, recognize
 from .rows import WORTH_THREADS, common_axes, emit_rows
 from .stages import Program, Stage, constant, loads, read
-from .tile import default_tile
+from .tile import Tiles, default_tile
 from .vector_math import expand
 
 #: Functions with this attribute have a schedule.
@@ -54,7 +54,10 @@ class _Product:
 
 
 def schedule_function(
-    function: tirx.PrimFunc, machine: Machine, constants: frozenset[int] = frozenset()
+    function: tirx.PrimFunc,
+    machine: Machine,
+    constants: frozenset[int] = frozenset(),
+    tiles: Tiles = default_tile,
 ) -> Scheduled | None:
     """Give a legalized function loops for this machine.
 
@@ -62,6 +65,7 @@ def schedule_function(
         function: sizes may be symbolic.
         machine: the vector unit.
         constants: parameters that are constants at every call; they may be packed.
+        tiles: chooses the sizes of products' kernels.
 
     Returns:
         None where the function has no form known here, or by its sizes nothing to do.
@@ -77,7 +81,7 @@ def schedule_function(
     def kernel(group: _Product) -> Kernel:
         product = group.product
         counts = [product.count(axes) for axes in (product.rows, product.columns, product.summed)]
-        tile = default_tile(machine, *(constant(count) for count in counts))
+        tile = tiles(machine, *(constant(count) for count in counts))
         panels = None
         position = next(
             (n for n in constants if parameters[n].same_as(product.right.load.source)), None

@@ -9,11 +9,14 @@ from tvm import target as tvm_target
 
 from .function import SCHEDULED, Scheduled, schedule_function
 from .machine import Machine
+from .tile import Tiles, default_tile
 
 _CALL_TIR = "relax.call_tir"
 
 
-def schedule_module(module: ir.IRModule, target: tvm_target.Target) -> ir.IRModule:
+def schedule_module(
+    module: ir.IRModule, target: tvm_target.Target, tiles: Tiles = default_tile
+) -> ir.IRModule:
     """Give every PrimFunc loops for the target.
 
     Weights of products are packed: the calls get the packed constants.
@@ -22,6 +25,7 @@ def schedule_module(module: ir.IRModule, target: tvm_target.Target) -> ir.IRModu
         module: after ``LegalizeOps``, ``FuseOps`` and ``FuseTIR``; functions that have a schedule
             (attribute ``tirx.is_scheduled``) stay as they are. Sizes may be symbolic.
         target: an ``llvm`` target.
+        tiles: chooses the sizes of products' kernels, by rule or from records of a tuner.
     """
     machine = Machine.of(target)
     module = relax.transform.RewriteDataflowReshape()(module)
@@ -30,7 +34,8 @@ def schedule_module(module: ir.IRModule, target: tvm_target.Target) -> ir.IRModu
     for variable, function in module.functions.items():
         if not isinstance(function, tirx.PrimFunc) or SCHEDULED in (function.attrs or {}):
             continue
-        faster = schedule_function(function, machine, constants.get(variable, frozenset()))
+        packable = constants.get(variable, frozenset())
+        faster = schedule_function(function, machine, packable, tiles)
         if faster is not None:
             scheduled[variable] = faster
     return _Rewriter(module, scheduled).rewritten()

@@ -72,7 +72,7 @@ def sum_across(stage: Stage, machine: Machine) -> None:
         with serial(index(0), inner.extent) as position:
             one(position)
 
-    if not vector or (extent is not None and extent < lanes // 2):
+    if not vector or extent == 1:
         scalars()
         return
     if extent is not None and extent < lanes:

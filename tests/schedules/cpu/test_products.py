@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import tvm
+from fewbits.schedules.cpu import schedule_module
 from fewbits.schedules.cpu.machine import Machine
-from fewbits.schedules.cpu.tile import default_tile
+from fewbits.schedules.cpu.tile import Tile, default_tile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tvm import ir, relax
@@ -156,8 +158,6 @@ def test_arm_code_uses_vector_multiply_adds(built) -> None:
 
 
 def _target(mcpu: str) -> Any:
-    import tvm
-
     return tvm.target.Target({"kind": "llvm", "mcpu": mcpu})
 
 
@@ -170,3 +170,19 @@ def test_tiles_fit_the_registers(machine: Machine, rows: int | None, columns: in
     tile = default_tile(machine, rows, columns, 384)
     assert tile.rows * tile.vectors + tile.vectors + 1 <= machine.registers
     assert tile.block % tile.rows == 0
+
+
+@pytest.mark.parametrize("tile", [Tile(1, 1, 4), Tile(3, 2, 9), Tile(5, 4, 20)])
+def test_any_tile_gives_the_same_product(tile: Tile) -> None:
+    w, x = random(40, 70), random(23, 40, seed=1)
+    builder = relax.BlockBuilder()
+    v = relax.Var("x", relax.TensorType((23, 40), "float32"))
+    with builder.function("main", [v]):
+        with builder.dataflow():
+            y = builder.emit_output(builder.emit(R.matmul(v, relax.const(w))))
+        builder.emit_func_output(y)
+    module = relax.pipeline.get_pipeline("zero")(builder.get())
+    target = _target("x86-64-v3")
+    module = schedule_module(module, target, lambda *_: tile)
+    machine = relax.VirtualMachine(relax.build(module, target=target), tvm.cpu())
+    close(machine["main"](tvm.runtime.tensor(x)).numpy(), x.astype(np.float64) @ w, 40)
