@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .compiler.api import LoadedModel, compile, load, quantize
     from .compiler.recipe import Recipe
     from .errors import FewbitsError
-    from .targets.mcu.target import McuTarget as Target
+    from .targets.base import Target
 
 __all__ = [
     "FewbitsError",
@@ -38,7 +38,7 @@ _PLACES = {
     "quantize": ("compiler.api", "quantize"),
     "LoadedModel": ("compiler.api", "LoadedModel"),
     "Recipe": ("compiler.recipe", "Recipe"),
-    "Target": ("targets.mcu.target", "McuTarget"),
+    "Target": ("targets.base", "Target"),
     "FewbitsError": ("errors", "FewbitsError"),
 }
 

@@ -144,7 +144,7 @@ def _check_array(array: np.ndarray, info: InputInfo, where: str) -> np.ndarray:
     sample = info.shape[1:] if info.shape and info.shape[0] == 1 else info.shape
     if array.shape[1:] == sample and array.ndim == len(sample) + 1:
         pass
-    elif array.shape == info.shape:
+    elif array.shape in (info.shape, sample):
         array = array[None]
     elif array.shape[1:] == info.shape:
         array = array.reshape(len(array), *sample)
