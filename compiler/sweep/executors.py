@@ -93,8 +93,8 @@ class LocalExecutor:
         crew: list[_Worker] = []
         try:
             while waiting or any(worker.job is not None for worker in crew):
-                crew = [worker for worker in crew if worker.job is not None or waiting]
-                while len(crew) < min(self.workers, len(waiting) + len(crew)):
+                busy = sum(worker.job is not None for worker in crew)
+                while len(crew) < min(self.workers, busy + len(waiting)):
                     crew.append(self._start())
                 for worker in crew:
                     if worker.job is None and waiting:
