@@ -98,7 +98,8 @@ def _agreement(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Accuracy, and agreement with the oracle."""
     rows: list[tuple[str, Any]] = []
     evaluation = manifest.get("evaluation")
-    allowed = manifest.get("float_match")
+    floats = any(port["dtype"].startswith("float") for port in manifest["outputs"])
+    allowed = manifest.get("float_match") if floats else None
     oracle = f"within {allowed:g} of the oracle" if allowed else "exact against the oracle"
     if evaluation:
         rows += [
