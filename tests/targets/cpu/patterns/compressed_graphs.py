@@ -69,23 +69,29 @@ def target(mcpu: str, *mattr: str) -> Any:
     return made
 
 
-def run(module: Any, made: Any, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs of the built module."""
+def built(module: Any, made: Any) -> Any:
+    """The module as a function of arrays."""
     lowered = lower_to_tir(choose_kernels(module, made), made)
     machine = relax.VirtualMachine(make_executable(lowered, made), tvm.cpu())
-    result = machine["main"](*[tvm.runtime.tensor(a, tvm.cpu()) for a in inputs.values()])
-    return [r.numpy() for r in (result if hasattr(result, "__len__") else [result])]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        result = machine["main"](*[tvm.runtime.tensor(a, tvm.cpu()) for a in inputs.values()])
+        return [r.numpy() for r in (result if hasattr(result, "__len__") else [result])]
+
+    return run
 
 
 def check(
-    module: Any, inputs: Mapping[str, np.ndarray], made: Any = None, within: float = 2e-6
+    module: Any, *samples: Mapping[str, np.ndarray], made: Any = None, within: float = 2e-6
 ) -> dict[str, str]:
     """The kernels compute what the operators mean; gives which kernel each layer got."""
     made = made or host()
-    wanted = Evaluator(module)({k: torch.from_numpy(v) for k, v in inputs.items()})
-    for (name, reference), got in zip(wanted.items(), run(module, made, inputs), strict=True):
-        reference = reference.numpy()
-        assert got.shape == reference.shape, name
-        assert np.abs(got - reference).max() <= within * np.abs(reference).max(), name
+    run, evaluator = built(module, made), Evaluator(module)
+    for inputs in samples:
+        wanted = evaluator({k: torch.from_numpy(v) for k, v in inputs.items()})
+        for (name, reference), got in zip(wanted.items(), run(inputs), strict=True):
+            reference = reference.numpy()
+            assert got.shape == reference.shape, name
+            assert np.abs(got - reference).max() <= within * np.abs(reference).max(), name
     notes = select_kernels(module, made)["main"].attrs["kernels"]
     return {str(layer): str(kernel) for layer, kernel in notes.items()}

@@ -52,9 +52,9 @@ def test_groups(name: str, sparsity: str, processor: str) -> None:
     module = graph.module(
         graph.linear(graph.parameters[0], decode_call(tensor_of(name, sparsity)), "y")
     )
-    for rows in (1, 19):
-        notes = check(module, {"x": values(rows, 96, seed=1)}, target(processor))
-        assert notes == {"y": f"sparse {sparsity} {name}"}
+    samples = [{"x": values(rows, 96, seed=1)} for rows in (1, 19)]
+    notes = check(module, *samples, made=target(processor))
+    assert notes == {"y": f"sparse {sparsity} {name}"}
 
 
 @pytest.mark.parametrize("sparsity", ["bitmap", "rows"])
