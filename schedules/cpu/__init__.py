@@ -2,6 +2,6 @@
 
 from .machine import Machine
 from .module import schedule_module
-from .tile import Tile, Tiles, default_tile
+from .tile import Tile, default_tile
 
-__all__ = ["Machine", "Tile", "Tiles", "default_tile", "schedule_module"]
+__all__ = ["Machine", "Tile", "default_tile", "schedule_module"]

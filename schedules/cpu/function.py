@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -17,11 +17,20 @@ from .panels import Packing, packing
 from .product import Epilogue, Product, epilogue, recognize
 from .rows import WORTH_THREADS, common_axes, emit_rows
 from .stages import Program, Stage, constant, loads, read
-from .tile import Tiles, default_tile
+from .tile import Tile, default_tile
 from .vector_math import expand
 
 #: Functions with this attribute have a schedule.
 SCHEDULED = "tirx.is_scheduled"
+
+#: The tile of a product, given what follows, whether its weight is packed, and the rule's tile.
+ChooseTile = Callable[[Product, "Epilogue | None", bool, Tile], Tile]
+
+
+def by_rule(product: Product, after: Epilogue | None, packed: bool, rule: Tile) -> Tile:
+    """The rule's tile."""
+    del product, after, packed
+    return rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +66,7 @@ def schedule_function(
     function: tirx.PrimFunc,
     machine: Machine,
     constants: frozenset[int] = frozenset(),
-    tiles: Tiles = default_tile,
+    choose: ChooseTile = by_rule,
 ) -> Scheduled | None:
     """Give a legalized function loops for this machine.
 
@@ -65,7 +74,7 @@ def schedule_function(
         function: sizes may be symbolic.
         machine: the vector unit.
         constants: parameters that are constants at every call; they may be packed.
-        tiles: chooses the sizes of products' kernels.
+        choose: decides about the sizes of products' kernels.
 
     Returns:
         None where the function has no form known here, or by its sizes nothing to do.
@@ -81,12 +90,15 @@ def schedule_function(
     def kernel(group: _Product) -> Kernel:
         product = group.product
         counts = [product.count(axes) for axes in (product.rows, product.columns, product.summed)]
-        tile = tiles(machine, *(constant(count) for count in counts))
+        rule = default_tile(machine, *(constant(count) for count in counts))
         panels = None
         position = next(
             (n for n in constants if parameters[n].same_as(product.right.load.source)), None
         )
-        if position is not None and _read_once(program, parameters[position]):
+        if position is not None and not _read_once(program, parameters[position]):
+            position = None
+        tile = choose(product, group.after, position is not None, rule)
+        if position is not None:
             packed = packing(product, tile.columns(machine))
             if packed is not None:
                 packings[position] = packed

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from tvm import ir, relax, tirx
 from tvm import target as tvm_target
 
-from .function import SCHEDULED, Scheduled, schedule_function
+from ..tuning.choices import Choices
+from ..tuning.sites import ProductChoice
+from .function import SCHEDULED, ChooseTile, Scheduled, by_rule, schedule_function
 from .machine import Machine
-from .tile import Tiles, default_tile
 
 _CALL_TIR = "relax.call_tir"
 
 
 def schedule_module(
-    module: ir.IRModule, target: tvm_target.Target, tiles: Tiles = default_tile
+    module: ir.IRModule, target: tvm_target.Target, choices: Choices | None = None
 ) -> ir.IRModule:
     """Give every PrimFunc loops for the target.
 
@@ -25,17 +26,23 @@ def schedule_module(
         module: after ``LegalizeOps``, ``FuseOps`` and ``FuseTIR``; functions that have a schedule
             (attribute ``tirx.is_scheduled``) stay as they are. Sizes may be symbolic.
         target: an ``llvm`` target.
-        tiles: chooses the sizes of products' kernels, by rule or from records of a tuner.
+        choices: decides about the sizes of products' kernels; None: their rule.
     """
     machine = Machine.of(target)
     module = relax.transform.RewriteDataflowReshape()(module)
     constants = _constant_arguments(module)
+    calls: dict[ir.GlobalVar, list[relax.Call]] = {}
+    for call in _calls(module):
+        calls.setdefault(call.args[0], []).append(call)
     scheduled: dict[ir.GlobalVar, Scheduled] = {}
     for variable, function in module.functions.items():
         if not isinstance(function, tirx.PrimFunc) or SCHEDULED in (function.attrs or {}):
             continue
         packable = constants.get(variable, frozenset())
-        faster = schedule_function(function, machine, packable, tiles)
+        choose: ChooseTile = by_rule
+        if choices is not None and variable in calls:
+            choose = ProductChoice(choices, function, machine, packable, calls[variable])
+        faster = schedule_function(function, machine, packable, choose)
         if faster is not None:
             scheduled[variable] = faster
     return _Rewriter(module, scheduled).rewritten()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 from .machine import Machine
 
@@ -32,10 +31,6 @@ class Tile:
     def columns(self, machine: Machine) -> int:
         """Output columns of the kernel."""
         return self.vectors * machine.lanes
-
-
-#: What chooses a tile for (machine, rows, columns, terms of the sum): a rule, or a tuner's records.
-Tiles = Callable[[Machine, "int | None", "int | None", "int | None"], Tile]
 
 
 def default_tile(

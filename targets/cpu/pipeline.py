@@ -9,22 +9,30 @@ from tvm import ir, relax
 from tvm.relax import transform
 
 from ...schedules.cpu import schedule_module
+from ...schedules.tuning.choices import Choices
 from .legalize import LEGALIZATIONS
 from .patterns import select_kernels
 
 Step = Callable[[ir.IRModule], ir.IRModule]
 
 
-def choose_kernels(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
-    """Few-bit patterns become calls of kernels that read the packed weights themselves."""
+def choose_kernels(
+    module: ir.IRModule, target: tvm.target.Target, choices: Choices | None = None
+) -> ir.IRModule:
+    """Few-bit patterns become calls of kernels that read the packed weights themselves.
+
+    `choices` decides about the sizes of kernels, here and below; None: their rules.
+    """
     steps: list[Step] = [
         transform.DecomposeOpsForInference(),
-        lambda m: select_kernels(m, target),
+        lambda m: select_kernels(m, target, choices),
     ]
     return _apply(steps, module, target)
 
 
-def lower_to_tir(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
+def lower_to_tir(
+    module: ir.IRModule, target: tvm.target.Target, choices: Choices | None = None
+) -> ir.IRModule:
     """Every operator becomes loops; neighbours share them; the loops get a schedule.
 
     Constants stay arguments and nothing is folded from here on: folding would expand weights.
@@ -35,7 +43,7 @@ def lower_to_tir(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
         transform.FuseOps(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(),
-        lambda m: schedule_module(m, target),
+        lambda m: schedule_module(m, target, choices),
     ]
     return _apply(steps, module, target)
 

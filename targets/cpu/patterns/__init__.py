@@ -14,6 +14,7 @@ from tvm import ir, relax
 
 from ....passes.layers import Layer, find_layers
 from ....passes.rewrite import Rewriter, variables
+from ....schedules.tuning.choices import Choices
 from .chains import Chain, Readers
 from .int8 import int8_linear
 from .outliers import outlier_linear
@@ -32,18 +33,21 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def select_kernels(module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:
+def select_kernels(
+    module: ir.IRModule, target: tvm.target.Target, choices: Choices | None = None
+) -> ir.IRModule:
     """The module with few-bit layers as calls of kernels made for the target.
 
     Args:
         module: in compressed form; symbolic sizes are kept.
         target: of kind ``llvm``; `mcpu` and `mattr` decide which instructions there are.
+        choices: decides about the sizes of kernels; None: their rules.
 
     Returns:
         The module; the attribute ``kernels`` of ``main`` says which kernel each layer got.
     """
     rewriter = Rewriter(module)
-    selection = Selection(rewriter, target)
+    selection = Selection(rewriter, target, choices)
     readers = Readers(rewriter.bindings, variables(rewriter.function.body.body))
     chains: dict[relax.Var, tuple[Layer, Chain]] = {}
     inner: set[relax.Var] = set()

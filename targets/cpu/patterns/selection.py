@@ -13,6 +13,8 @@ from ....ops.symbolic import Extent, extents_of, simplified
 from ....passes.rewrite import Rewriter, constant
 from ....schedules.cpu.intrinsics import DotProduct
 from ....schedules.cpu.machine import Machine
+from ....schedules.tuning.choices import Choices
+from ....schedules.tuning.sites import choose_kernel
 from .chains import Chain
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
@@ -32,6 +34,7 @@ class Selection:
 
     Attributes:
         target: what is compiled for.
+        choices: decides about the sizes of kernels.
         dot: its instruction for int8 products.
         machine: its vector unit.
         rewriter: the module being rewritten.
@@ -39,8 +42,11 @@ class Selection:
         notes: which kernel each layer got.
     """
 
-    def __init__(self, rewriter: Rewriter, target: tvm.target.Target) -> None:
+    def __init__(
+        self, rewriter: Rewriter, target: tvm.target.Target, choices: Choices | None = None
+    ) -> None:
         self.target = target
+        self.choices = choices or Choices()
         self.dot = DotProduct.of(target)
         self.machine = Machine.of(target)
         self.rewriter = rewriter
@@ -53,6 +59,7 @@ class Selection:
         self, kernel: Kernel, inputs: Sequence[relax.Expr], results: Sequence[Any], name: str
     ) -> relax.Var:
         """Call a kernel; `results` are the types of what it writes, several make a tuple."""
+        kernel = choose_kernel(self.choices, kernel, inputs, results, name)
         if kernel not in self._functions:
             function = kernel.build()
             title = self._unique(str(function.attrs["global_symbol"]))

@@ -11,6 +11,7 @@ import tvm
 from fewbits.schedules.cpu import schedule_module
 from fewbits.schedules.cpu.machine import Machine
 from fewbits.schedules.cpu.tile import Tile, default_tile
+from fewbits.schedules.tuning.choices import Choices, Site, Sizes, tile_sizes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tvm import ir, relax
@@ -172,6 +173,14 @@ def test_tiles_fit_the_registers(machine: Machine, rows: int | None, columns: in
     assert tile.block % tile.rows == 0
 
 
+class _Fixed(Choices):
+    def __init__(self, tile: Tile) -> None:
+        self.sizes = tile_sizes(tile)
+
+    def choose(self, site: Site) -> Sizes:
+        return self.sizes
+
+
 @pytest.mark.parametrize("tile", [Tile(1, 1, 4), Tile(3, 2, 9), Tile(5, 4, 20)])
 def test_any_tile_gives_the_same_product(tile: Tile) -> None:
     w, x = random(40, 70), random(23, 40, seed=1)
@@ -183,6 +192,6 @@ def test_any_tile_gives_the_same_product(tile: Tile) -> None:
         builder.emit_func_output(y)
     module = relax.pipeline.get_pipeline("zero")(builder.get())
     target = _target("x86-64-v3")
-    module = schedule_module(module, target, lambda *_: tile)
+    module = schedule_module(module, target, _Fixed(tile))
     machine = relax.VirtualMachine(relax.build(module, target=target), tvm.cpu())
     close(machine["main"](tvm.runtime.tensor(x)).numpy(), x.astype(np.float64) @ w, 40)

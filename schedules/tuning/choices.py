@@ -1,0 +1,111 @@
+"""Where a kernel's sizes come from: its rule, a record, or whoever collects what can be tuned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from .workload import Workload
+
+#: A tile's numbers in the order of its fields.
+Sizes: TypeAlias = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A function ready to be measured.
+
+    Attributes:
+        function: the PrimFunc.
+        arguments: constants as arrays, and types of the others: first what it reads, then what it
+            writes; sizes may be symbolic.
+        results: how many of them it writes.
+    """
+
+    function: Any
+    arguments: tuple[Any, ...]
+    results: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """A place in a model where sizes are chosen.
+
+    Attributes:
+        workload: what the kernel computes.
+        rule: the sizes by rule.
+        extents: rows, columns and terms of the sum, as far as they are known; else expressions.
+        calls: how many calls the sizes are for.
+        layer: the layer's name, or None where only the weights tell.
+        weights: the constants that the kernel gets.
+        build: the function with other sizes.
+    """
+
+    workload: Workload
+    rule: Sizes
+    extents: Mapping[str, Any]
+    calls: int
+    layer: str | None
+    weights: tuple[Any, ...]
+    build: Callable[[Sizes], Variant]
+
+
+class Choices:
+    """Sizes by rule; what others do differently, they override."""
+
+    def choose(self, site: Site) -> Sizes:
+        """The sizes of the kernel at a site."""
+        return site.rule
+
+
+class Collected(Choices):
+    """Keeps the sites by workload, in order, and leaves sizes to the rule."""
+
+    def __init__(self) -> None:
+        self.sites: dict[str, list[Site]] = {}
+
+    def choose(self, site: Site) -> Sizes:
+        """The rule's."""
+        self.sites.setdefault(site.workload.key, []).append(site)
+        return site.rule
+
+
+class Recorded(Choices):
+    """Sizes that were measured to be best, where there are any that fit.
+
+    Args:
+        sizes: by the workload's key.
+
+    Attributes:
+        tuned: the sites that got recorded sizes.
+        count: how many sites there were.
+    """
+
+    def __init__(self, sizes: Mapping[str, Sizes]) -> None:
+        self._sizes = sizes
+        self.tuned: list[Site] = []
+        self.count = 0
+
+    def choose(self, site: Site) -> Sizes:
+        """The record's sizes, or the rule's."""
+        self.count += 1
+        found = self._sizes.get(site.workload.key)
+        if found is None or len(found) != len(site.rule):
+            return site.rule
+        self.tuned.append(site)
+        return found
+
+
+def tile_sizes(tile: Any) -> Sizes:
+    """A tile, a dataclass or a tuple of integers, as sizes."""
+    if dataclasses.is_dataclass(tile) and not isinstance(tile, type):
+        return tuple(int(number) for number in dataclasses.astuple(tile))
+    return tuple(int(number) for number in tile)
+
+
+def tile_of(sizes: Sequence[int], like: Any) -> Any:
+    """Sizes as a tile of the same type as another."""
+    if dataclasses.is_dataclass(like):
+        return type(like)(*sizes)  # type: ignore[operator]
+    return type(like)(sizes)
