@@ -212,24 +212,38 @@ def _softmax(node: Node) -> None:
 @rule("relax.full", "relax.full_like", "relax.zeros", "relax.zeros_like")
 @rule("relax.ones", "relax.ones_like")
 def _full(node: Node) -> None:
-    shape = node.result_shape
+    shape = node.result_extents
     dtype = node.result_dtype
     operator = node.operator
-    if "full" not in operator:
-        node.done("Identity", node.constant(np.full(shape, "ones" in operator), "value", dtype))
-    elif (fill := node.array(1)) is not None:
-        node.done("Identity", node.constant(np.full(shape, fill), "value", dtype))
-    else:
+    fill = node.array(1) if "full" in operator else np.array("ones" in operator)
+    if fill is None:
         value = node[1]
         if node.dtype(1) != dtype:
             value = node.step("Cast", value, to=onnx_type(dtype))
-        node.done("Expand", value, node.int64(shape, "shape"))
+        node.done("Expand", value, node.sizes(shape, "shape"))
+    elif all(isinstance(extent, int) for extent in shape):
+        node.done("Identity", node.constant(np.full(shape, fill), "value", dtype))
+    else:
+        value = node.constant(fill, "value", dtype)
+        node.done("Expand", value, node.sizes(shape, "shape"))
 
 
 @rule("relax.arange")
 def _arange(node: Node) -> None:
-    start, end, step = (node.number(index) for index in range(3))
-    node.done("Identity", node.constant(np.arange(start, end, step), "value", node.result_dtype))
+    bounds = [getattr(argument, "value", argument) for argument in node.call.args[:3]]
+    if all(isinstance(bound, int | float) for bound in bounds):
+        values = np.arange(*bounds)
+        node.done("Identity", node.constant(values, "value", node.result_dtype))
+        return
+    # A symbolic bound is an integer, and so are the others then.
+    places = [node.size(bound, label) for bound, label in zip(bounds, _BOUNDS, strict=True)]
+    if node.result_dtype == "int64":
+        node.done("Range", *places)
+    else:
+        node.done("Cast", node.step("Range", *places), to=onnx_type(node.result_dtype))
+
+
+_BOUNDS = ("start", "limit", "delta")
 
 
 @rule("relax.tril", "relax.triu")

@@ -9,8 +9,10 @@ from typing import Any, TypeAlias
 import onnx
 from onnx import helper
 from tvm import ir, relax
+from tvm.ir import prim
 
 from ...errors import FewbitsError
+from ...ops.symbolic import spell
 from . import (  # noqa: F401  (they fill the table of rules)
     compressed,
     elementwise,
@@ -32,6 +34,7 @@ from .graph import (
     tuple_fields,
 )
 from .rules import RULES
+from .sizes import Sizes
 
 #: Opsets the rules are written for.
 OLDEST_OPSET, NEWEST_OPSET = 13, 23
@@ -73,6 +76,7 @@ class _Export:
     def __init__(self, function: Any, opset: int) -> None:
         self.function = function
         self.graph = Graph(opset)
+        self.sizes = Sizes(self.graph, function.params)
         self.input_names = [parameter.name for parameter in function.params]
         self.output_names = [str(name) for name in function.attrs["output_names"]]
         self.graph.reserve(self.input_names)
@@ -204,7 +208,7 @@ class _Export:
         if fused is not None:
             call, name = fused.call, fused.name(self.variable_names)
         operator = getattr(call.op, "name", None) or str(call.op)
-        node = Node(self.graph, name, call, outputs, self._lookup)
+        node = Node(self.graph, name, call, outputs, self._lookup, self.sizes)
         try:
             if fused is not None:
                 fused.export(node)
@@ -248,5 +252,8 @@ def _value_info(name: str, type_: Any) -> onnx.ValueInfoProto:
     """An input or output of the model; symbolic extents keep their names."""
     shape = None
     if isinstance(type_.shape, relax.ShapeExpr):
-        shape = [getattr(extent, "value", None) or str(extent) for extent in type_.shape.values]
+        shape = [
+            extent.value if isinstance(extent, prim.IntImm) else spell(extent)
+            for extent in type_.shape.values
+        ]
     return helper.make_tensor_value_info(name, onnx_type(dtype_of(type_)), shape)

@@ -6,13 +6,15 @@ between what Relax knows and what ONNX must be told live here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tvm import ir, relax
+
+from ...ops.symbolic import Extent, extents_of
 
 #: How an ONNX value is referred to: its name, or the names of a tuple's fields.
 Names: TypeAlias = "str | tuple[str, ...]"
@@ -79,6 +81,13 @@ class Graph:
         self.nodes.append(helper.make_node(operator, list(inputs), list(outputs), name, **given))
 
 
+class SizeValues(Protocol):
+    """Where sizes become ONNX values (`sizes.Sizes`)."""
+
+    def vector(self, extents: Sequence[Extent], label: str) -> str: ...  # noqa: D102
+    def scalar(self, extent: Extent, label: str) -> str: ...  # noqa: D102
+
+
 class Node:
     """One Relax call during export.
 
@@ -97,8 +106,10 @@ class Node:
         call: relax.Call,
         outputs: tuple[str, ...],
         lookup: Callable[[relax.Expr, str], Names],
+        sizes: SizeValues,
     ) -> None:
         self.graph = graph
+        self._sizes = sizes
         self.name = name
         self.call: Any = call  # TVM gives no types for what depends on the operator
         self.attrs: Any = self.call.attrs
@@ -133,11 +144,15 @@ class Node:
         """Argument `index` as an array if it is a constant, else None."""
         return constant_array(self.call.args[index])
 
-    def integers(self, index: int) -> list[int]:
-        """Argument `index`, a tuple of integers or a shape."""
+    def elements(self, index: int) -> list[Extent]:
+        """Argument `index`, a tuple of integers or a shape; some may be symbolic."""
         argument = self.call.args[index]
         values = argument.values if isinstance(argument, relax.ShapeExpr) else argument.fields
-        return integers(values)
+        return [getattr(value, "value", value) for value in values]
+
+    def integers(self, index: int) -> list[int]:
+        """Argument `index`, a tuple of integers or a shape."""
+        return integers(self.elements(index))
 
     def number(self, index: int) -> float:
         """Argument `index`, a number."""
@@ -159,10 +174,14 @@ class Node:
         """The attribute `name`, an axis of argument `index`, counted from the front."""
         return int(getattr(self.attrs, name)) % max(1, self.rank(index))
 
+    def extents(self, index: int = 0) -> tuple[Extent, ...]:
+        """Shape of argument `index`: ints, and expressions where it is symbolic."""
+        return known_extents(self.call.args[index])
+
     @property
-    def result_shape(self) -> tuple[int, ...]:
-        """Static shape of the result."""
-        return static_shape(self.call.ty)
+    def result_extents(self) -> tuple[Extent, ...]:
+        """Shape of the result: ints, and expressions where it is symbolic."""
+        return known_extents(self.call)
 
     @property
     def result_dtype(self) -> str:
@@ -194,6 +213,14 @@ class Node:
     def int64(self, values: Iterable[int], label: str) -> str:
         """An initializer with a list of integers, as ONNX takes shapes, axes and pads."""
         return self.constant(list(values), label, "int64")
+
+    def sizes(self, extents: Sequence[Extent], label: str) -> str:
+        """Integers as `int64` gives them, of which some may depend on symbolic dimensions."""
+        return self._sizes.vector(extents, f"{self.name}.{label}")
+
+    def size(self, extent: Extent, label: str) -> str:
+        """One integer as an int64 scalar; it may depend on symbolic dimensions."""
+        return self._sizes.scalar(extent, f"{self.name}.{label}")
 
     def step(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """A helper node; returns its output's name."""
@@ -235,6 +262,13 @@ def static_shape(type_: Any) -> tuple[int, ...]:
     if not isinstance(getattr(type_, "shape", None), relax.ShapeExpr):
         raise Unsupported("a shape that is not known")
     return tuple(integers(type_.shape.values))
+
+
+def known_extents(expression: Any) -> tuple[Extent, ...]:
+    """The shape of a tensor expression, symbolic where it is; refuses unknown shapes."""
+    if not isinstance(getattr(expression.ty, "shape", None), relax.ShapeExpr):
+        raise Unsupported("a shape that is not known")
+    return extents_of(expression)
 
 
 def dtype_of(type_: Any) -> str:

@@ -93,7 +93,7 @@ def _pool(node: Node) -> None:
 def _adaptive_pool(node: Node) -> None:
     layout = _DATA[node.rank()]
     node.require_layout(layout=layout, out_layout=layout)
-    extents, outputs = node.shape()[2:], node.result_shape[2:]
+    extents, outputs = integers(node.extents()[2:]), integers(node.result_extents[2:])
     if all(output == 1 for output in outputs):
         node.done("GlobalAveragePool", node[0])
     elif all(extent % output == 0 for extent, output in zip(extents, outputs, strict=True)):
@@ -136,7 +136,7 @@ def _resize(node: Node) -> None:
         node[0],
         "",
         "",
-        node.int64(node.result_shape, "sizes"),
+        node.sizes(node.result_extents, "sizes"),
         mode=method,
         coordinate_transformation_mode=mode,
         nearest_mode=rounding if method == "nearest" else None,

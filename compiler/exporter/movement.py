@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from .graph import Node, Unsupported, integers, onnx_type, static_shape
+import math
+
+from ...ops.symbolic import equal
+from .graph import Node, Unsupported, integers, onnx_type
 from .rules import rule
 
 
 @rule("relax.reshape", "relax.flatten")
 def _reshape(node: Node) -> None:
-    node.done("Reshape", node[0], node.int64(node.result_shape, "shape"))
+    node.done("Reshape", node[0], _new_shape(node))
+
+
+def _new_shape(node: Node) -> str:
+    """Leading sizes that stay are 0 and one that is open is -1, as exporters write them."""
+    given, wanted = node.extents(), list(node.result_extents)
+    open_axes = [i for i, extent in enumerate(wanted) if not isinstance(extent, int)]
+    if not open_axes or 0 in wanted:
+        return node.sizes(wanted, "shape")
+    for axis, (before, after) in enumerate(zip(given, wanted, strict=False)):
+        if not equal(before, after):
+            break
+        if axis in open_axes:
+            wanted[axis] = 0
+            open_axes.remove(axis)
+    if len(open_axes) == 1:
+        wanted[open_axes[0]] = -1
+    return node.sizes(wanted, "shape")
 
 
 @rule("relax.permute_dims")
@@ -28,7 +48,7 @@ def _concat(node: Node) -> None:
 
 @rule("relax.stack")
 def _stack(node: Node) -> None:
-    rank = len(node.result_shape)
+    rank = len(node.result_extents)
     axis = int(node.attrs.axis or 0) % rank
     axes = node.int64([axis], "axes")
     parts = [node.step("Unsqueeze", field, axes) for field in node.fields()]
@@ -38,16 +58,17 @@ def _stack(node: Node) -> None:
 @rule("relax.split")
 def _split(node: Node) -> None:
     axis = node.axis()
-    sizes = [static_shape(field)[axis] for field in node.call.ty.fields]
-    node.done("Split", node[0], node.int64(sizes, "split"), axis=axis)
+    sizes = [field.shape.values[axis] for field in node.call.ty.fields]
+    node.done("Split", node[0], node.sizes(sizes, "split"), axis=axis)
 
 
 @rule("relax.strided_slice")
 def _strided_slice(node: Node) -> None:
-    axes, begin, end = (node.integers(index) for index in (1, 2, 3))
+    axes = node.integers(1)
+    begin, end = (node.elements(index) for index in (2, 3))
     strides = node.integers(4) if len(node.call.args) > 4 else [1] * len(axes)
     inputs = [
-        node.int64(values, label)
+        node.sizes(values, label)
         for values, label in ((begin, "starts"), (end, "ends"), (axes, "axes"), (strides, "steps"))
     ]
     node.done("Slice", node[0], *inputs)
@@ -135,7 +156,7 @@ def _squeeze(node: Node) -> None:
     axes = node.attrs.axis
     rank = node.rank()
     dropped = (
-        [axis for axis, extent in enumerate(node.shape()) if extent == 1]
+        [axis for axis, extent in enumerate(node.extents()) if equal(extent, 1)]
         if axes is None
         else [axis % rank for axis in integers(axes)]
     )
@@ -144,33 +165,33 @@ def _squeeze(node: Node) -> None:
 
 @rule("relax.expand_dims")
 def _expand_dims(node: Node) -> None:
-    axes = [axis % len(node.result_shape) for axis in integers(node.attrs.axis)]
+    axes = [axis % len(node.result_extents) for axis in integers(node.attrs.axis)]
     node.done("Unsqueeze", node[0], node.int64(axes, "axes"))
 
 
 @rule("relax.broadcast_to")
 def _broadcast_to(node: Node) -> None:
-    node.done("Expand", node[0], node.int64(node.result_shape, "shape"))
+    node.done("Expand", node[0], node.sizes(node.result_extents, "shape"))
 
 
 @rule("relax.tile")
 def _tile(node: Node) -> None:
     repeats, rank, data = integers(node.attrs.repeats), node.rank(), node[0]
     if len(repeats) > rank:
-        shape = [1] * (len(repeats) - rank) + list(node.shape())
-        data = node.step("Reshape", data, node.int64(shape, "shape"))
+        axes = node.int64(range(len(repeats) - rank), "axes")
+        data = node.step("Unsqueeze", data, axes)
     repeats = [1] * (rank - len(repeats)) + repeats
     node.done("Tile", data, node.int64(repeats, "repeats"))
 
 
 @rule("relax.repeat")
 def _repeat(node: Node) -> None:
-    data, shape, axis = node[0], list(node.shape()), node.attrs.axis
+    data, shape, axis = node[0], list(node.extents()), node.attrs.axis
     if axis is None:
         data, axis = node.step("Reshape", data, node.int64([-1], "flat")), 0
-        shape = [node.result_shape[0] // int(node.attrs.repeats)]
+        shape = [math.prod(shape)]
     after = int(axis) % len(shape) + 1
     data = node.step("Unsqueeze", data, node.int64([after], "axes"))
     widened = [*shape[:after], int(node.attrs.repeats), *shape[after:]]
-    data = node.step("Expand", data, node.int64(widened, "widened"))
-    node.done("Reshape", data, node.int64(node.result_shape, "shape"))
+    data = node.step("Expand", data, node.sizes(widened, "widened"))
+    node.done("Reshape", data, node.sizes(node.result_extents, "shape"))

@@ -43,8 +43,8 @@ def _trailing(node: Node) -> bool:
 
 @rule("relax.nn.layer_norm")
 def _layer_norm(node: Node) -> None:
-    axes, shape = _axes(node), node.shape()
-    gamma, beta = _scale_and_center(node, tuple(shape[axis] for axis in axes))
+    axes = _axes(node)
+    gamma, beta = _scale_and_center(node, node.shape(1))
     if node.graph.opset >= 17 and _trailing(node):
         epsilon = float(node.attrs.epsilon)
         node.done("LayerNormalization", node[0], gamma, beta, axis=axes[0], epsilon=epsilon)
@@ -66,8 +66,8 @@ def _spread(node: Node, vector: str, axes: list[int]) -> str:
     """Reshape a parameter over `axes` so that it broadcasts over the data."""
     if _trailing(node):
         return vector
-    shape = [extent if axis in axes else 1 for axis, extent in enumerate(node.shape())]
-    return node.step("Reshape", vector, node.int64(shape, "broadcast"))
+    shape = [extent if axis in axes else 1 for axis, extent in enumerate(node.extents())]
+    return node.step("Reshape", vector, node.sizes(shape, "broadcast"))
 
 
 @rule("relax.nn.rms_norm")
@@ -87,7 +87,7 @@ def _require_channels_first(node: Node) -> None:
 @rule("relax.nn.instance_norm")
 def _instance_norm(node: Node) -> None:
     _require_channels_first(node)
-    gamma, beta = _scale_and_center(node, (node.shape()[1],))
+    gamma, beta = _scale_and_center(node, node.shape(1))
     epsilon = float(node.attrs.epsilon)
     node.done("InstanceNormalization", node[0], gamma, beta, epsilon=epsilon)
 
@@ -96,15 +96,15 @@ def _instance_norm(node: Node) -> None:
 def _group_norm(node: Node) -> None:
     # GroupNormalization changed its meaning between opsets 18 and 21; this form never did.
     _require_channels_first(node)
-    shape = node.shape()
+    shape = node.extents()
     groups = int(node.attrs.num_groups)
-    gamma, beta = _scale_and_center(node, (shape[1],))
-    grouped = node.step("Reshape", node[0], node.int64((shape[0], groups, -1), "groups"))
+    gamma, beta = _scale_and_center(node, node.shape(1))
+    grouped = node.step("Reshape", node[0], node.int64((0, groups, -1), "groups"))
     ones = node.constant(np.ones(groups), "ones")
     zeros = node.constant(np.zeros(groups), "zeros")
     epsilon = float(node.attrs.epsilon)
     normal = node.step("InstanceNormalization", grouped, ones, zeros, epsilon=epsilon)
-    restored = node.step("Reshape", normal, node.int64(shape, "shape"))
+    restored = node.step("Reshape", normal, node.sizes(shape, "shape"))
     channels = node.int64([-1] + [1] * (len(shape) - 2), "broadcast")
     scaled = node.step("Mul", restored, node.step("Reshape", gamma, channels))
     node.done("Add", scaled, node.step("Reshape", beta, channels))

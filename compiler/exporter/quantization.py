@@ -12,13 +12,14 @@ def _parameters(node: Node, dtype: str) -> tuple[list[str], dict[str, int]]:
     """Names of scale and zero point, and the axis where they are vectors."""
     if dtype in ("int16", "uint16"):
         node.require(21, f"quantization to {dtype}")
-    extent = node.shape()[node.axis()] if node.rank() else 1
+    extent = node.extents()[node.axis()] if node.rank() else 1
     counts = [int(np.prod(node.shape(index))) for index in (1, 2)]
     # One element is a vector only where the axis has one element as well.
     per_axis = max(counts) > 1 or (extent == 1 and node.rank(1) == 1)
-    inputs = [_parameter(node, 1, (extent,) if per_axis else (), None)]
+    shape = (max(counts),) if per_axis else ()
+    inputs = [_parameter(node, 1, shape, None)]
     if dtype != "int32":
-        inputs.append(_parameter(node, 2, (extent,) if per_axis else (), dtype))
+        inputs.append(_parameter(node, 2, shape, dtype))
     elif node.array(2) is None or np.any(node.array(2)):
         raise Unsupported("a zero point of int32 values")
     return inputs, {"axis": node.axis()} if per_axis else {}

@@ -67,7 +67,7 @@ def _arg(node: Node) -> None:
         return
     flat = node.step("Reshape", node[0], node.int64([-1], "flat"))
     index = node.step(operator, flat, axis=0, keepdims=0)
-    node.done("Reshape", index, node.int64(node.result_shape, "shape"))
+    node.done("Reshape", index, node.sizes(node.result_extents, "shape"))
 
 
 @rule("relax.cumsum")
