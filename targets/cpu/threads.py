@@ -2,15 +2,14 @@
 
 TVM keeps a pool of workers for each calling thread. By itself it takes half the logical cores and
 ties workers to cores, which is wrong where a machine is shared: here the pool has a worker for
-every core this process may use, tied to none, and each call uses as many as it was told.
+every core this process may use, tied to none, and each call uses as many as it was told. TVM reads
+its two environment variables whenever it likes, so they are set for the process if they are not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Iterator
 
 #: TVM's mode for any cores; the affinity is off.
 _ANY_CORES = 1
@@ -33,20 +32,10 @@ def use_threads(count: int) -> None:
         return
     from tvm import get_global_func
 
-    workers = {"TVM_NUM_THREADS": str(default_threads()), "TVM_BIND_THREADS": "0"}
-    with _environment_lock, _environment(workers):
-        # The first call in a thread makes its pool, as the environment says.
+    with _environment_lock:
+        # The first call in a thread makes its pool as the environment says. TVM asks for the number
+        # again at every launch and computes alone where it is 1, so the variables must stay.
+        os.environ.setdefault("TVM_NUM_THREADS", str(default_threads()))
+        os.environ.setdefault("TVM_BIND_THREADS", "0")
         get_global_func("runtime.config_threadpool")(_ANY_CORES, count)
     _pool.size = count
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for the duration of the block, where they are not set already."""
-    missing = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
