@@ -114,7 +114,8 @@ def _curve(reading: Reading) -> str:
 
 def print_claims(rows: Sequence[Row], cost: str) -> None:
     """The paper's claims, each with the numbers found here."""
-    print(f"\nThe paper's claims ({cost}):")
+    solvers = sorted({row["solver"] for row in rows if row["solver"]})
+    print(f"\nThe paper's claims ({cost}; solvers: {', '.join(solvers)}):")
     fine = at_equal_bits(rows, cost, per_octave=8)
     wins = Counter(_winner(reading) for reading in fine)
     shares = ", ".join(f"{w} bits {100 * n / len(fine):.0f} %" for w, n in sorted(wins.items()))
@@ -147,7 +148,7 @@ def _mean_damage(rows: Sequence[Row], floats: Mapping[str, float], **where: Any)
     found = [
         row["nats"] - floats[row["model"]]
         for row in rows
-        if row["solver"] == "rtn" and all(row[key] == value for key, value in where.items())
+        if row["block"] and all(row[key] == value for key, value in where.items())
     ]
     return f"{sum(found) / len(found):+.4f}" if found else "-"
 

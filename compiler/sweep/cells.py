@@ -137,6 +137,7 @@ def _recipes(plan: SweepPlan) -> Iterator[tuple[Recipe, Labels]]:
     for name in plan.recipes:
         recipe = load_recipe(name)
         yield recipe, Labels(recipe.name)
+    yield from _under_backends(plan)
     if HALF in plan.bits:
         labels = Labels("grid", "float16", "float16", HALF)
         options = {
@@ -154,6 +155,24 @@ def _recipes(plan: SweepPlan) -> Iterator[tuple[Recipe, Labels]]:
                 width = bits if bits is not None else _width(name)
                 labels = Labels("grid", family, name, width, block, solver)
                 yield _around(around, {"quantize_weights": options}), labels
+
+
+def _under_backends(plan: SweepPlan) -> Iterator[tuple[Recipe, Labels]]:
+    """The same algorithms under the rules of each inference backend (spec 11)."""
+    from ...targets.constraints import BACKENDS, get_backend, recipe_passes
+
+    names = [b.name for b in BACKENDS] if "all" in plan.backends else plan.backends
+    for name, observer, algorithm in itertools.product(
+        names, plan.observers or (None,), plan.algorithms
+    ):
+        backend = get_backend(name)
+        first = () if algorithm == "none" else (algorithm,)
+        recipe = Recipe(name=name, passes=tuple(recipe_passes(backend, observer, first)))
+        solver = observer or backend.activation_observer
+        labels = Labels("backend", name, name, backend.weights.bits, "", solver)
+        if algorithm != "none":
+            labels = dataclasses.replace(labels, solver=f"{algorithm} {solver}")
+        yield recipe, labels
 
 
 def _around(around: tuple[list[Any], list[Any]], middle: dict[str, Any]) -> Recipe:

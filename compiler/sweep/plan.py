@@ -62,6 +62,10 @@ class SweepPlan(pydantic.BaseModel):
             values in memory order), ``g64`` (for 64 along the sum).
         solvers: of ``quantize_weights``.
         recipes: names or files of whole recipes.
+        backends: inference backends whose rules to quantize under (`targets/constraints.py`), or
+            ``all``.
+        observers: of activations, for each backend; its own by default.
+        algorithms: passes before quantization that each backend is tried with; ``none`` for none.
         targets: to compile for and measure latency on; empty for quality alone.
         options: more options of ``quantize_weights`` in all cells of the grid.
         before, after: passes around it, as in a recipe.
@@ -81,6 +85,9 @@ class SweepPlan(pydantic.BaseModel):
     blocks: tuple[str, ...] = ("64",)
     solvers: tuple[str, ...] = ("rtn",)
     recipes: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    observers: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = ("none",)
     targets: tuple[str, ...] = ()
     options: dict[str, Any] = {}
     before: tuple[str | dict[str, dict[str, Any] | None], ...] = ("canonicalize",)
@@ -97,7 +104,17 @@ class SweepPlan(pydantic.BaseModel):
         entries = value if isinstance(value, list | tuple) else [value]
         return [{"path": e} if isinstance(e, str | Path) else e for e in entries]
 
-    @pydantic.field_validator("formats", "blocks", "solvers", "recipes", "targets", mode="before")
+    @pydantic.field_validator(
+        "formats",
+        "blocks",
+        "solvers",
+        "recipes",
+        "targets",
+        "backends",
+        "observers",
+        "algorithms",
+        mode="before",
+    )
     @classmethod
     def _texts(cls, value: Any) -> Any:
         # YAML reads 64 as a number and `none` in some spellings as nothing.
@@ -165,8 +182,8 @@ def make_plan(raw: dict[Any, Any], where: str | None = None, folder: Path = Path
     families = [family for family in plan.formats if check_family(family)]
     if families and not plan.bits:
         raise _bad(f"formats {', '.join(families)} need `bits`", where, "bits: [3, 4, 8]")
-    if not (plan.formats or plan.recipes or 16 in plan.bits):
-        raise _bad("there is nothing to try", where, "give formats and bits, or recipes")
+    if not (plan.formats or plan.recipes or plan.backends or 16 in plan.bits):
+        raise _bad("there is nothing to try", where, "give formats and bits, recipes or backends")
     placed = tuple(_placed(model, folder) for model in plan.models)
     names = [model.name for model in placed]
     for name in names:

@@ -123,12 +123,15 @@ def widths_plot(rows: Sequence[Row], cost: str) -> Any | None:
         width: [(bits, loss[width] - min(loss.values())) for bits, loss in points if width in loss]
         for width in sorted({width for _, loss in points for width in loss})
     }
-    for width, line in excesses.items():
-        axes.plot(*zip(*line, strict=True), color=WIDTHS.get(width, SOFT), linewidth=1.6,
-                  drawstyle="default" if readings else "steps-post", label=str(width))  # fmt: skip
     found = sorted(excess for line in excesses.values() for _, excess in line)
     # The interesting part: widths that hopelessly lose leave the picture at the top.
     top = max(found[int(0.8 * (len(found) - 1))], 1e-6)
+    for width, line in excesses.items():
+        if min(excess for _, excess in line) <= 1.05 * top:
+            axes.plot(
+                *zip(*line, strict=True), color=WIDTHS.get(width, SOFT), linewidth=1.6,
+                drawstyle="default" if readings else "steps-post", label=str(width),
+            )  # fmt: skip
     axes.set_ylim(-0.03 * top, 1.05 * top)
     what = rows[0]["metric"].removesuffix("_db")
     axes.set_ylabel(
