@@ -2,6 +2,8 @@
 
     python -m benchmarks.node_cases                          # the table
     python -m benchmarks.node_cases --docs docs/operators.md # and the page about it
+    python -m benchmarks.node_cases --target cpu             # the same for CPU libraries
+    python -m benchmarks.node_cases --target cpu --symbolic  # every size of the input open
 
 Every case whose operators the importer claims: all inputs but the first are constants, as weights
 are; the module is evaluated by the oracle, canonicalized, lowered for the target ``c``, compiled
@@ -34,7 +36,7 @@ from fewbits.targets.mcu.lower import lower
 from fewbits.targets.mcu.program import Program
 from fewbits.targets.mcu.target import get_target
 
-from . import batch
+from . import batch, isolated
 
 BATCH = 120
 Verdict = Literal["passed", "refused", "failed"]
@@ -122,15 +124,13 @@ def prepare(case: Any) -> _Prepared | Result:
     operator = operator_of(case)
 
     def result(verdict: Verdict, reason: object) -> Result:
-        text = " ".join(str(reason).split())
-        return Result(case.name, operator, verdict, text[:300])
+        return _result(case, verdict, reason)
 
-    inputs, expected = case.data_sets[0]
-    names = [value.name for value in case.model.graph.input]
-    if any(isinstance(value, list) or value is None for value in (*inputs, *expected)):
-        return result("refused", "[sequence] sequences and optional values are not supported")
-    inputs, expected = [_array(value) for value in inputs], [_array(value) for value in expected]
-    given = dict(zip(names, inputs, strict=True))
+    data = _data(case)
+    if isinstance(data, Result):
+        return data
+    given, expected = data
+    names = list(given)
     constants = {name: given[name] for name in names[1:]}
     shapes = {name: given[name].shape for name in names[:1]}
     try:
@@ -153,6 +153,54 @@ def prepare(case: Any) -> _Prepared | Result:
         if problem:
             return result("failed", f"oracle: {name}: {problem}")
     return _Prepared(case.name, operator, program, values, expected, tolerance)
+
+
+def sweep_cpu(cases: Sequence[Any], *, symbolic: bool = False) -> Iterator[Result]:
+    """The same on this CPU, one case after the other, with `symbolic` for any size of the input."""
+
+    def crashed(case: Any, reason: str) -> Result:
+        return _result(case, "failed", reason)
+
+    yield from isolated.each(lambda case: run_cpu(case, symbolic=symbolic), cases, crashed)
+
+
+def run_cpu(case: Any, *, symbolic: bool = False) -> Result:
+    """One case on this CPU."""
+    from .node_cases_cpu import outputs_of
+
+    data = _data(case)
+    if isinstance(data, Result):
+        return data
+    given, expected = data
+    try:
+        oracle, outputs = outputs_of(case.model, given, symbolic=symbolic)
+    except FewbitsError as error:
+        return _result(case, "refused", f"[{error.code}] {error.message}")
+    except Exception as error:
+        return _result(case, "failed", f"{type(error).__name__}: {error}")
+    tolerance = (float(case.rtol), float(case.atol))
+    for who, found in (("oracle", oracle), ("library", outputs)):
+        for ours, theirs in zip(found, expected, strict=True):
+            problem = difference(ours, theirs, tolerance)
+            if problem:
+                return _result(case, "failed", f"{who}: {problem}")
+    return _result(case, "passed", "")
+
+
+def _result(case: Any, verdict: Verdict, reason: object) -> Result:
+    text = " ".join(str(reason).split())
+    return Result(case.name, operator_of(case), verdict, text[:300])
+
+
+def _data(case: Any) -> tuple[dict[str, np.ndarray], list[np.ndarray]] | Result:
+    """Inputs by name, and what ONNX expects; refused at once where they are no arrays."""
+    inputs, expected = case.data_sets[0]
+    names = [value.name for value in case.model.graph.input]
+    if any(isinstance(value, list) or value is None for value in (*inputs, *expected)):
+        text = "[sequence] sequences and optional values are not supported"
+        return _result(case, "refused", text)
+    given = dict(zip(names, map(_array, inputs), strict=True))
+    return given, [_array(value) for value in expected]
 
 
 def _array(value: Any) -> np.ndarray:
@@ -180,12 +228,18 @@ def _run(prepared: Sequence[_Prepared]) -> Iterator[Result]:
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, tolerance: tuple[float, float]) -> str | None:
-    """How two arrays differ beyond (relative, absolute) tolerance, None if they do not."""
+    """How two arrays differ beyond (relative, absolute) tolerance, None if they do not.
+
+    ONNX's tolerance for float16 is one unit in the last place; as it is right to round twice or
+    once, two are allowed.
+    """
     if ours.shape != theirs.shape:
         return f"shape {ours.shape}, not {theirs.shape}"
     if ours.dtype != theirs.dtype:
         return f"dtype {ours.dtype}, not {theirs.dtype}"
     relative, absolute = tolerance
+    if ours.dtype == np.float16:
+        relative = max(relative, 2 * float(np.finfo(np.float16).eps))
     if ours.dtype.kind not in "fc":
         if np.array_equal(ours, theirs):
             return None
@@ -247,10 +301,19 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="write the documentation page here")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--verbose", action="store_true", help="list what does not pass")
+    parser.add_argument("--target", choices=["c", "cpu"], default="c")
+    parser.add_argument("--symbolic", action="store_true", help="on cpu: leave all sizes open")
+    parser.add_argument("--slice", default="", help="FROM:TO:STEP of the cases, as in Python")
     arguments = parser.parse_args()
+    if arguments.symbolic and arguments.target != "cpu":
+        parser.error("--symbolic is for --target cpu")
     cases = [case for case in claimed_cases() if arguments.only in case.name]
+    cases = cases[slice(*(int(n) if n else None for n in arguments.slice.split(":")))]
     results = []
-    for one in sweep(cases):
+    found = (
+        sweep(cases) if arguments.target == "c" else sweep_cpu(cases, symbolic=arguments.symbolic)
+    )
+    for one in found:
         results.append(one)
         if arguments.verbose and one.verdict != "passed":
             print(f"{one.verdict} {one.name} ({one.operator}): {one.reason}", flush=True)

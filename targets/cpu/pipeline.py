@@ -10,6 +10,7 @@ from tvm.relax import transform
 
 from ...schedules.cpu import schedule_module
 from ...schedules.tuning.choices import Choices
+from .half import refuse_bfloat16, widen_half
 from .legalize import LEGALIZATIONS
 from .patterns import select_kernels
 
@@ -22,8 +23,13 @@ def choose_kernels(
     """Few-bit patterns become calls of kernels that read the packed weights themselves.
 
     `choices` decides about the sizes of kernels, here and below; None: their rules.
+
+    Raises:
+        FewbitsError: ``unsupported-dtype`` for bfloat16.
     """
+    refuse_bfloat16(module)
     steps: list[Step] = [
+        widen_half,
         transform.DecomposeOpsForInference(),
         lambda m: select_kernels(m, target, choices),
     ]
