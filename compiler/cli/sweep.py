@@ -28,7 +28,7 @@ def sweep(
     ] = Path("sweep"),
     model: Annotated[
         list[Path],
-        typer.Option("--model", "-m", help="ONNX file; repeatable, as are the next seven."),
+        typer.Option("--model", "-m", help="ONNX file; repeatable, as are the next nine."),
     ] = [],  # noqa: B006
     format_: Annotated[
         list[str], typer.Option("--format", "-f", help="int, fp, quantile ... or a whole name.")
@@ -37,6 +37,12 @@ def sweep(
     block: Annotated[list[str], typer.Option("--block", help="none, channel, 64, g64.")] = [],  # noqa: B006
     solver: Annotated[list[str], typer.Option("--solver", help="rtn, mse, gptq ...")] = [],  # noqa: B006
     recipe: Annotated[list[str], typer.Option("--recipe", "-r", help="Whole recipes.")] = [],  # noqa: B006
+    backend: Annotated[
+        list[str], typer.Option("--backend", help="Rules of tensorrt, snpe ... or all.")
+    ] = [],  # noqa: B006
+    observer: Annotated[
+        list[str], typer.Option("--observer", help="Of activations, under each backend.")
+    ] = [],  # noqa: B006
     target: Annotated[
         list[str], typer.Option("--target", "-t", help="Compile and measure latency.")
     ] = [],  # noqa: B006
@@ -80,7 +86,7 @@ def sweep(
         ]
         changes = {
             "models": models, "formats": format_, "bits": bits, "blocks": block,
-            "solvers": solver, "recipes": recipe, "targets": target, "metric": metric,
+            "solvers": solver, "recipes": recipe, "backends": backend, "observers": observer, "targets": target, "metric": metric,
             "size": size, "samples": samples, "limit": limit, "seed": seed,
         }  # fmt: skip
         chosen = _plan(

@@ -51,6 +51,22 @@ def test_widths_that_a_family_lacks_are_left_out(family: Path) -> None:
     assert [cell.labels.format for cell in found] == ["float32", "nf4", "pot4"]
 
 
+def test_backends_are_multiplied_with_observers_and_algorithms(family: Path) -> None:
+    found = cells(
+        family, formats=[], bits=[], backends=["snpe", "vitis"], observers=["minmax", "mse"],
+        algorithms=["none", "equalize"],
+    )  # fmt: skip
+    labels = [(c.labels.format, c.labels.solver) for c in found[1:]]
+    assert len(labels) == len(set(labels)) == 8
+    assert ("vitis", "equalize mse") in labels
+    quantize = found[-1].recipe.build()[-1]
+    assert "scale=power-of-two" in str(quantize)
+    everyone = {c.labels.format for c in cells(family, formats=[], bits=[], backends=["all"])}
+    assert {"tensorrt", "nnie", "fewbits-mcu"} <= everyone
+    with pytest.raises(FewbitsError, match="no backend"):
+        cells(family, backends=["tensort"])
+
+
 def test_targets_and_recipes_come_on_top(family: Path) -> None:
     found = cells(family, recipes=["int8"], targets=["cortex-m4", "cortex-m0"])
     assert [(cell.target, cell.labels.recipe) for cell in found] == [
