@@ -86,7 +86,8 @@ def sweep(
         ]
         changes = {
             "models": models, "formats": format_, "bits": bits, "blocks": block,
-            "solvers": solver, "recipes": recipe, "backends": backend, "observers": observer, "targets": target, "metric": metric,
+            "solvers": solver, "recipes": recipe, "backends": backend, "observers": observer,
+            "targets": target, "metric": metric,
             "size": size, "samples": samples, "limit": limit, "seed": seed,
         }  # fmt: skip
         chosen = _plan(
