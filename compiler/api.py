@@ -69,19 +69,29 @@ def quantize(
     *,
     calibration: Source | str | None = None,
     opset: int = 21,
+    matmul_nbits: bool = False,
     progress: Progress = quiet,
     **options: Any,
 ) -> onnx.ModelProto:
-    """Compress a model and give it as ONNX with QuantizeLinear and DequantizeLinear.
+    """Compress a model and give it as ONNX; few-bit weights are DequantizeLinear or tables.
+
+    Symbolic dimensions stay symbolic where all of the recipe's passes can do with that.
+
+    Args:
+        model: path, bytes or ``ModelProto``.
+        calibration: see `compile`.
+        opset: of the result.
+        matmul_nbits: use onnxruntime's MatMulNBits where it fits.
+        progress: told about phases.
+        options: fields of `options.Options`, e.g. ``recipe="w4-g128"``.
 
     Raises:
         FewbitsError: whatever can be put right.
     """
-    from .exporter import export_onnx
+    from .quantized import export_state
 
-    state = driver.compress(model, _options(options), calibration, progress)
-    assert state.compressed is not None
-    return export_onnx(state.compressed, opset=opset, name=state.imported.name)
+    asked = _options({"target": "cpu", **options})
+    return export_state(driver.compress(model, asked, calibration, progress), opset, matmul_nbits)
 
 
 class LoadedModel:

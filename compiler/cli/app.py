@@ -13,6 +13,7 @@ from ... import __version__
 from .output import console, print_json, print_table, progress, reporting
 from .search import search
 from .sweep import sweep
+from .tune import tune
 
 if TYPE_CHECKING:
     from ..options import Options
@@ -81,6 +82,12 @@ def _pass_options(keep_float: list[str], observer: str | None) -> dict[str, dict
 
 def _cache(folder: Path | None, none: bool) -> Path | None:
     from ...passes.cache import default_folder
+
+    return None if none else folder or default_folder()
+
+
+def _tuning(folder: Path | None, none: bool) -> Path | None:
+    from ...schedules.tuning.folder import default_folder
 
     return None if none else folder or default_folder()
 
@@ -154,6 +161,15 @@ def compile_(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Plan memory and kernels, write nothing.")
     ] = False,
+    tuning: Annotated[
+        Path | None,
+        typer.Option(
+            "--tuning",
+            help="Folder of tuned kernels (`fewbits tune`). [default: $FEWBITS_TUNING or the "
+            "user's data folder]",
+        ),
+    ] = None,
+    no_tuning: Annotated[bool, typer.Option("--no-tuning", help="Use no tuned kernels.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -176,6 +192,7 @@ def compile_(
             samples=samples,
             cache=_cache(cache, no_cache),
             pass_options=_pass_options(keep_float, observer),
+            tuning=_tuning(tuning, no_tuning),
             golden=golden,
             to="lower" if dry_run else to,
             dump_ir=dump_ir,
@@ -196,7 +213,9 @@ def compile_(
 @app.command()
 def quantize(
     model: Model,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .onnx file to write.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The .onnx or .safetensors file to write.")
+    ],
     recipe: RecipeOption = "int8",
     calibration: CalibrationOption = None,
     bind: Bind = [],  # noqa: B006
@@ -206,21 +225,32 @@ def quantize(
     cache: CacheFolder = None,
     no_cache: NoCache = False,
     opset: Annotated[int, typer.Option(help="Opset of the file.")] = 21,
+    matmul_nbits: Annotated[
+        bool, typer.Option("--matmul-nbits", help="Use onnxruntime's MatMulNBits where it fits.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Compress a model and write it as ONNX with QuantizeLinear/DequantizeLinear."""
+    """Compress a model, write it as ONNX or all its weights as safetensors, and check the file."""
     with reporting(as_json):
+        from ..quantized import quantize_model
         from . import show
 
         options = _compression(recipe, seed, bind, samples, keep_float, observer)
         options = dataclasses.replace(options, cache=_cache(cache, no_cache))
         with progress(as_json) as listener:
-            summary = show.quantized(
-                model, None if dry_run else out, options, calibration, opset, listener
+            found = quantize_model(
+                model,
+                out,
+                options,
+                calibration,
+                opset=opset,
+                matmul_nbits=matmul_nbits,
+                dry_run=dry_run,
+                progress=listener,
             )
-        show.quantize_summary(summary, as_json)
+        show.quantized(found, as_json)
 
 
 @app.command()
@@ -447,6 +477,7 @@ def doctor(as_json: Json = False) -> None:
 
 app.command()(sweep)
 app.command()(search)
+app.command()(tune)
 
 
 def _end(number: int, _: object) -> None:

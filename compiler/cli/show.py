@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..driver import Compilation
     from ..encodings import Encodings
     from ..inspection import Inspection
-    from ..options import Options
     from ..progress import Progress
+    from ..quantized import Quantized
     from ..sensitivity import Sensitivity
 
 LAYER_TEXT = frozenset({"layer", "operator", "note", "weights as", "kernel"})
@@ -225,56 +225,28 @@ def ran(
         console.print(f"outputs: {visible(str(output))}")
 
 
-def quantized(
-    model: Path,
-    out: Path | None,
-    options: Options,
-    calibration: str | None,
-    opset: int,
-    listener: Progress,
-) -> dict[str, Any]:
-    """Compress a model and write it as ONNX; sizes before and after."""
-    from ..driver import compress
-    from ..exporter import export_onnx
-    from ..files import write_file
-
-    if out is not None and out.resolve() == model.resolve():
-        raise FewbitsError(
-            "output-exists",
-            "the output is the model itself",
-            where=str(out),
-            hint="give another --out",
-        )
-    state = compress(model, options, calibration, listener)
-    listener.phase("export")
-    assert state.compressed is not None
-    exported = export_onnx(state.compressed, opset=opset, name=state.imported.name)
-    data = exported.SerializeToString(deterministic=True)
-    if out is not None:
-        write_file(out, data)
-    return {
-        "out": str(out) if out else None,
-        "recipe": state.recipe.name,
-        "bytes": len(data),
-        "float_bytes": len(state.imported.onnx_model.SerializeToString()),
-        "calibration": state.calibration_source,
-        "notes": [note.message for note in state.context.notes],
-    }
-
-
-def quantize_summary(summary: Mapping[str, Any], as_json: bool) -> None:
+def quantized(found: Quantized, as_json: bool) -> None:
     """The result of `quantize`."""
     if as_json:
-        print_json(summary)
+        print_json(found.as_dict())
         return
-    print_table(
-        None,
-        ["what", "figure"],
-        [("float model, bytes", summary["float_bytes"]), ("written, bytes", summary["bytes"])],
-    )
-    if summary["calibration"] == "random":
+    rows: list[tuple[str, Any]] = [
+        ("float model, bytes", found.float_bytes),
+        ("written, bytes", found.bytes),
+    ]
+    if found.tensors is not None:
+        rows.append(("tensors", found.tensors))
+    if found.agreement is not None:
+        snr = found.agreement.snr_db
+        rows += [
+            ("samples run in onnxruntime", found.agreement.samples),
+            ("largest difference from the compressed model", found.agreement.largest_difference),
+            ("SNR against the compressed model, dB", "equal" if snr is None else f"{snr:.1f}"),
+        ]
+    print_table(None, ["what", "figure"], rows)
+    if found.calibration == "random":
         messages.print("[yellow]![/] calibrated on random data: the accuracy means nothing")
-    console.print(visible(summary["out"]) if summary["out"] else "nothing was written")
+    console.print(visible(found.out) if found.out else "nothing was written")
 
 
 def inspected(found: Inspection, as_json: bool) -> None:

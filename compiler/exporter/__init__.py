@@ -7,5 +7,6 @@ the ecosystem's own form, with few-bit weights stored in few bits.
 from __future__ import annotations
 
 from .export import export_onnx
+from .stored import stored_tensors
 
-__all__ = ["export_onnx"]
+__all__ = ["export_onnx", "stored_tensors"]

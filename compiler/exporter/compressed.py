@@ -63,7 +63,7 @@ def _decode(node: Node) -> None:
 def _dense(tensor: CompressedTensor) -> CompressedTensor:
     """The same values without sparsity: zeros are codes like any other."""
     if isinstance(tensor.number_format, BinaryCoding):
-        raise Unsupported("binary coding has no ONNX form; write a .safetensors file")
+        raise Unsupported("binary coding has no ONNX form, a .safetensors file holds it")
     if isinstance(tensor.sparsity, Dense):
         return tensor
     if tensor.number_format.round(np.zeros(1))[0] != 0:

@@ -22,7 +22,7 @@ from . import (  # noqa: F401  (they fill the table of rules)
     quantization,
     reduction,
 )
-from .fusion import find_biased_layers
+from .fusion import BiasedLayer, find_biased_layers
 from .graph import (
     Graph,
     Names,
@@ -30,9 +30,11 @@ from .graph import (
     Unsupported,
     constant_array,
     dtype_of,
+    layer_name,
     onnx_type,
     tuple_fields,
 )
+from .nbits import DOMAIN, ProductOfBits, find_products
 from .rules import RULES
 from .sizes import Sizes
 
@@ -40,7 +42,9 @@ from .sizes import Sizes
 OLDEST_OPSET, NEWEST_OPSET = 13, 23
 
 
-def export_onnx(module: ir.IRModule, *, name: str = "main", opset: int = 21) -> onnx.ModelProto:
+def export_onnx(
+    module: ir.IRModule, *, name: str = "main", opset: int = 21, matmul_nbits: bool = False
+) -> onnx.ModelProto:
     """Write a module in float or QDQ form as an ONNX model.
 
     Inputs and outputs keep their names and shapes; a node is called as the variable it computes;
@@ -52,6 +56,8 @@ def export_onnx(module: ir.IRModule, *, name: str = "main", opset: int = 21) -> 
         name: the ONNX graph's name.
         opset: version of the default operator set to write, 13 to 23. int16 quantization needs
             21, some rarer operators 14 to 19; GELU is one node from 20 on.
+        matmul_nbits: write products with integer weights in groups as onnxruntime's MatMulNBits,
+            which other run times lack.
 
     Raises:
         FewbitsError: ``unsupported-operator`` with all calls that have no ONNX form;
@@ -63,8 +69,14 @@ def export_onnx(module: ir.IRModule, *, name: str = "main", opset: int = 21) -> 
             f"cannot write opset {opset}",
             hint=f"choose one from {OLDEST_OPSET} to {NEWEST_OPSET}",
         )
-    return _Export(module["main"], opset).model(name)
+    return _Export(module["main"], opset, matmul_nbits).model(name)
 
+
+#: So many layers are named in an error about the same problem.
+NAMED_LAYERS = 6
+
+#: What is in the way of a call: its operator, why (or an empty text), and the layer.
+Problem: TypeAlias = "tuple[str, str, str]"
 
 #: A value of the function: a variable, or one field of a variable that holds a tuple.
 Key: TypeAlias = "tuple[relax.Var, int | None]"
@@ -73,7 +85,7 @@ Key: TypeAlias = "tuple[relax.Var, int | None]"
 class _Export:
     """One function during export."""
 
-    def __init__(self, function: Any, opset: int) -> None:
+    def __init__(self, function: Any, opset: int, matmul_nbits: bool) -> None:
         self.function = function
         self.graph = Graph(opset)
         self.sizes = Sizes(self.graph, function.params)
@@ -90,7 +102,13 @@ class _Export:
         self.variable_names = {var.name for var in (*self.calls, *self.aliases)}
         body = self._resolve(function.body.body)
         self.results = [self._resolve(field) for field in _fields(body)]
-        self.biased = find_biased_layers(self.calls, self._uses())
+        products = find_products(self.calls) if matmul_nbits else {}
+        biased = find_biased_layers(self.calls, self._uses())
+        self.fused: dict[relax.Var, BiasedLayer | ProductOfBits] = {
+            **{var: layer for var, layer in biased.items() if layer.anchor not in products},
+            **products,
+        }
+        self.has_products = bool(products)
         self.live = self._find_live()
         self.names: dict[Key, str] = {(p, None): p.name for p in function.params}
 
@@ -110,8 +128,10 @@ class _Export:
             self.graph.nodes, name, inputs, outputs, initializer=self.graph.initializers
         )
         opsets = [helper.make_opsetid("", self.graph.opset)]
+        if self.has_products:
+            opsets.append(helper.make_opsetid(DOMAIN, 1))
         model = helper.make_model(graph, opset_imports=opsets, producer_name="fewbits")
-        model.ir_version = helper.find_min_ir_version_for(opsets)
+        model.ir_version = helper.find_min_ir_version_for(opsets[:1])
         return model
 
     # -- reading the function -------------------------------------------------------------------
@@ -156,7 +176,7 @@ class _Export:
         for var, call in reversed(self.calls.items()):
             if var in needed:
                 live.add(var)
-                fused = self.biased.get(var)
+                fused = self.fused.get(var)
                 arguments = call.args if fused is None else fused.dependencies()
                 needed.update(v for argument in arguments for v in self._variables(argument))
         return live
@@ -200,10 +220,10 @@ class _Export:
             raise Unsupported(f"an argument that is a {type(expression).__name__}")
         return self.names[key]
 
-    def _export_call(self, var: relax.Var) -> str | None:
+    def _export_call(self, var: relax.Var) -> Problem | None:
         """Write one call; returns what is in the way, if anything is."""
         outputs = tuple(self.names[key] for key in self._keys(var))
-        fused = self.biased.get(var)
+        fused = self.fused.get(var)
         call, name = self.calls[var], var.name
         if fused is not None:
             call, name = fused.call, fused.name(self.variable_names)
@@ -217,8 +237,7 @@ class _Export:
             else:
                 raise Unsupported("")
         except Unsupported as error:
-            reason = str(error)
-            return f"{operator} at {var.name!r}" + (f" ({reason})" if reason else "")
+            return operator, str(error), layer_name(var.name, self.variable_names)
         return None
 
     def _write_results(self) -> None:
@@ -239,11 +258,21 @@ def _fields(body: Any) -> list[Any]:
     return [relax.TupleGetItem(body, index) for index in range(len(fields))]
 
 
-def _raise_problems(problems: list[str]) -> None:
-    if problems:
+def _raise_problems(problems: list[Problem]) -> None:
+    """One error that names every layer, grouped by what is in the way."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for operator, reason, layer in problems:
+        places.setdefault((operator, reason), []).append(repr(layer))
+    texts = []
+    for (operator, reason), names in places.items():
+        shown = ", ".join(names[:NAMED_LAYERS])
+        if len(names) > NAMED_LAYERS:
+            shown += f" and {len(names) - NAMED_LAYERS} more"
+        texts.append(f"{operator} at {shown}" + (f" ({reason})" if reason else ""))
+    if texts:
         raise FewbitsError(
             "unsupported-operator",
-            "no ONNX form for " + "; ".join(problems),
+            "no ONNX form for " + "; ".join(texts),
             hint="the module can be compiled, but not exported; try a newer opset",
         )
 

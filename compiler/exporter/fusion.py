@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from .graph import Node, Unsupported, constant_array, dtype_of, static_shape
+from .graph import Node, Unsupported, constant_array, dtype_of, layer_name, static_shape
 from .layers import export_convolution
 
 _CONVOLUTIONS = {f"relax.nn.conv{axes}d{kind}" for axes in (1, 2, 3) for kind in ("", "_transpose")}
@@ -50,9 +50,8 @@ class BiasedLayer:
     transposed: relax.Expr | None
 
     def name(self, names: Container[str]) -> str:
-        """The layer's name: the importer calls helpers of a node ``node:1``, ``node:2``, ..."""
-        stem, colon, suffix = self.anchor.name.rpartition(":")
-        return stem if colon and suffix.isdigit() and stem in names else self.anchor.name
+        """The layer's name."""
+        return layer_name(self.anchor.name, names)
 
     def dependencies(self) -> list[relax.Expr]:
         """Expressions that must have ONNX values before this node."""

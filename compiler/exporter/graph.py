@@ -6,7 +6,7 @@ between what Relax knows and what ONNX must be told live here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -279,6 +279,12 @@ def dtype_of(type_: Any) -> str:
 def onnx_type(dtype: str) -> int:
     """ONNX's number for a dtype."""
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype if dtype != "bool" else np.bool_))
+
+
+def layer_name(name: str, names: Container[str]) -> str:
+    """The layer a variable belongs to: a layer's helpers are ``layer:1``, ``layer:2``, ..."""
+    stem, colon, suffix = name.rpartition(":")
+    return stem if colon and suffix.isdigit() and stem in names else name
 
 
 def _unique(wanted: str, taken: set[str]) -> str:
