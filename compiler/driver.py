@@ -265,7 +265,9 @@ def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, A
 
 def _request(state: Compilation) -> Request:
     options = state.options
-    return Request(state.name, options.board, options.ram, options.flash, options.compiler)
+    return Request(
+        state.name, options.board, options.ram, options.flash, options.compiler, options.tuning
+    )
 
 
 def _target(options: Options) -> Target:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FewbitsError, nearest
+from ..schedules.tuning.folder import default_folder
 from .recipe import Recipe
 
 #: The road, in order; ``--to`` stops after one of them.
@@ -32,6 +33,8 @@ class Options:
         pass_options: options of passes on top of the recipe's, by pass name.
         cache: folder where solved layers are kept, so that a run that was killed goes on; None to
             keep nothing.
+        tuning: folder with records of tuned kernels; None to use none. By default the one that
+            `fewbits tune` writes.
         golden: how many golden vectors to ship.
         to: the last phase.
         dump_ir: a folder for the module after every phase.
@@ -50,6 +53,7 @@ class Options:
     samples: int | None = None
     pass_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     cache: Path | None = None
+    tuning: Path | None = dataclasses.field(default_factory=default_folder)
     golden: int = 4
     to: str = "verify"
     dump_ir: Path | None = None

@@ -38,6 +38,7 @@ class Request:
         board: name of a board, whose memories are budgets.
         ram, flash: budgets in bytes.
         compiler: a compiler to use instead of the default.
+        tuning: the folder with records of tuned kernels, or None to use none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Request:
     ram: int | None = None
     flash: int | None = None
     compiler: str | None = None
+    tuning: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,11 +21,13 @@ class Variant:
         arguments: constants as arrays, and types of the others: first what it reads, then what it
             writes; sizes may be symbolic.
         results: how many of them it writes.
+        words: whether int32 arguments hold codes, so that any value may stand in them.
     """
 
     function: Any
     arguments: tuple[Any, ...]
     results: int
+    words: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +41,7 @@ class Site:
         calls: how many calls the sizes are for.
         layer: the layer's name, or None where only the weights tell.
         weights: the constants that the kernel gets.
+        lanes, registers: of the vector unit.
         build: the function with other sizes.
     """
 
@@ -48,6 +51,8 @@ class Site:
     calls: int
     layer: str | None
     weights: tuple[Any, ...]
+    lanes: int
+    registers: int
     build: Callable[[Sizes], Variant]
 
 
@@ -76,14 +81,20 @@ class Recorded(Choices):
 
     Args:
         sizes: by the workload's key.
+        fits: whether a kernel can have these sizes; `space.fits`.
+        lost: lines of the records' file that made no sense.
 
     Attributes:
         tuned: the sites that got recorded sizes.
         count: how many sites there were.
+        lost: as given.
     """
 
-    def __init__(self, sizes: Mapping[str, Sizes]) -> None:
-        self._sizes = sizes
+    def __init__(
+        self, sizes: Mapping[str, Sizes], fits: Callable[[Site, Sizes], bool], lost: int = 0
+    ) -> None:
+        self._sizes, self._fits = sizes, fits
+        self.lost = lost
         self.tuned: list[Site] = []
         self.count = 0
 
@@ -91,7 +102,7 @@ class Recorded(Choices):
         """The record's sizes, or the rule's."""
         self.count += 1
         found = self._sizes.get(site.workload.key)
-        if found is None or len(found) != len(site.rule):
+        if found is None or not self._fits(site, found):
             return site.rule
         self.tuned.append(site)
         return found

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tvm import ir
 
-from ...ops.symbolic import simplified
+from ...ops.symbolic import simplified, symbols
 from .choices import Choices, Site, Sizes, Variant, tile_of, tile_sizes
 from .workload import TILE, kernel_workload, product_workload
 
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 
 
 def choose_kernel(
-    choices: Choices, kernel: Any, inputs: Sequence[Any], results: Sequence[Any], layer: str
+    choices: Choices,
+    machine: Machine,
+    kernel: Any,
+    inputs: Sequence[Any],
+    results: Sequence[Any],
+    layer: str,
 ) -> Any:
     """The generator of a few-bit kernel with the tile that was chosen.
 
     Args:
         choices: what decides.
+        machine: the vector unit.
         kernel: a frozen dataclass; one without a field `tile` is left as it is.
         inputs: the expressions that it reads, constants and others.
         results: the types of what it writes, the last axis being the outputs.
@@ -43,12 +50,15 @@ def choose_kernel(
 
     def build(sizes: Sizes) -> Variant:
         arguments = (*(_argument(one) for one in inputs), *results)
-        return Variant(with_sizes(sizes).build(), arguments, len(results))
+        return Variant(with_sizes(sizes).build(), arguments, len(results), True)
 
     extents = {"rows": rows, "columns": shape[-1], "summed": getattr(kernel, "length", None)}
     weights = tuple(one for one in inputs if isinstance(one, ir.GenericConst))
     workload = kernel_workload(kernel, shape[:-1])
-    site = Site(workload, tile_sizes(kernel.tile), extents, 1, layer, weights, build)
+    site = Site(
+        workload, tile_sizes(kernel.tile), extents, 1, layer, weights,
+        machine.lanes, machine.registers, build,
+    )  # fmt: skip
     chosen = choices.choose(site)
     return kernel if chosen == site.rule else with_sizes(chosen)
 
@@ -105,7 +115,10 @@ class ProductChoice:
             if isinstance(one, ir.GenericConst)
         )
         rule = tile_sizes(tile)
-        site = Site(workload, rule, extents, len(self.calls), None, weights, build)
+        site = Site(
+            workload, rule, extents, len(self.calls), None, weights,
+            self.machine.lanes, self.machine.registers, build,
+        )  # fmt: skip
         chosen = self.choices.choose(site)
         return tile if chosen == site.rule else tile_of(chosen, tile)
 
@@ -115,4 +128,11 @@ class ProductChoice:
             arguments[position] = packing.apply(arguments[position])
         types = list(self.calls[0].ty_args)
         results = types[0].fields if isinstance(types[0], ir.TupleType) else types
-        return Variant(scheduled.function, (*arguments, *results), len(list(results)))
+        return Variant(scheduled.function, (*arguments, *results), len(list(results)), False)
+
+
+def dimensions(site: Site) -> set[str]:
+    """The names of the symbolic dimensions that a site's kernel has."""
+    variant = site.build(site.rule)
+    types = [a for a in variant.arguments if not isinstance(a, np.ndarray)]
+    return {symbol.name for symbol in symbols(size for t in types for size in t.shape.values)}

@@ -10,8 +10,8 @@ from ...formats.plain import PlainTensor
 from ...ops.compressed.weights import is_decode, tensor_of
 from ...passes.rewrite import Rewriter, operator_of
 
-#: They hand a weight on as it is.
-_PASSING = frozenset({"relax.permute_dims", "relax.astype", "relax.reshape", "relax.dequantize"})
+#: Operators that hand a weight on as it is.
+PASSING = frozenset({"relax.permute_dims", "relax.astype", "relax.reshape", "relax.dequantize"})
 
 
 def weight_bits(module: ir.IRModule) -> tuple[int, int]:
@@ -49,7 +49,7 @@ def layer_rows(module: ir.IRModule, chosen: ir.IRModule) -> list[dict[str, Any]]
         operator = operator_of(value)
         if found is None:
             continue
-        if is_decode(value) or operator in _PASSING:
+        if is_decode(value) or operator in PASSING:
             weights[var] = found
             continue
         assert operator is not None

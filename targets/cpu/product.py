@@ -11,13 +11,16 @@ import numpy as np
 import tvm
 from tvm import ir, relax
 
+from ...ops.evaluate import largest_sizes
 from ...ops.symbolic import spell
+from ...schedules.tuning.choices import Choices, Recorded
 from ..base import Golden, Product, Request, Run, Shape, Value
 from .integers import in_integers
 from .layers import layer_rows, weight_bits
 from .link import link
 from .pipeline import choose_kernels, lower_to_tir, make_executable
 from .target import CpuTarget, required_features, tvm_target
+from .tuning import layers_of, recorded
 
 #: The product's file.
 LIBRARY = "model.so"
@@ -53,18 +56,22 @@ class CpuProduct(Product):
 
     Attributes:
         target: the kind of CPU.
+        choices: what decided about the sizes of kernels; None: their rules.
         chosen: the module with kernels chosen, before everything became loops.
         lowered: loops only.
     """
 
-    def __init__(self, module: ir.IRModule, target: CpuTarget) -> None:
+    def __init__(
+        self, module: ir.IRModule, target: CpuTarget, choices: Choices | None = None
+    ) -> None:
         self.target = target
+        self.choices = choices
         model = in_integers(module)
         self.module = model.module
         self.quantization = model.quantization
         self.tvm_target = tvm_target(target)
-        self.chosen = choose_kernels(self.module, self.tvm_target)
-        self.lowered = lower_to_tir(self.chosen, self.tvm_target)
+        self.chosen = choose_kernels(self.module, self.tvm_target, choices)
+        self.lowered = lower_to_tir(self.chosen, self.tvm_target, choices)
         function = self.module["main"]
         self.inputs = tuple(
             Value(shape_of(p.ty), str(p.ty.dtype), meaning)
@@ -92,7 +99,12 @@ class CpuProduct(Product):
         return {"weight_bytes": (codes + metadata + 7) // 8, "layers": len(self._layers())}
 
     def _layers(self) -> list[dict[str, Any]]:
-        return layer_rows(self.module, self.chosen)
+        rows = layer_rows(self.module, self.chosen)
+        if isinstance(self.choices, Recorded):
+            tuned = set(layers_of(self.module, self.choices.tuned))
+            for row in rows:
+                row["kernel"] += ", tuned" if row["name"] in tuned else ""
+        return rows
 
     def describe(self) -> dict[str, Any]:
         """The library's needs, exact sizes of the weights, a row per layer with weights."""
@@ -103,12 +115,21 @@ class CpuProduct(Product):
             "mcpu": str(self.tvm_target.attrs["mcpu"]),
             "features": required_features(self.target),
             "versions": {"tvm": tvm.__version__},
+            "largest_sizes": largest_sizes(self.module),
             "library_bytes": None,
             "weight_bits": {"codes": codes, "metadata": metadata},
+            "tuning": self._tuning(),
             "float_match": self.float_match,
             "score": None,
             "layers": self._layers(),
         }
+
+    def _tuning(self) -> dict[str, int]:
+        """How many kernels could have records, have them, and lines of records without sense."""
+        if not isinstance(self.choices, Recorded):
+            return {"kernels": 0, "tuned": 0, "ignored_lines": 0}
+        mine = self.choices
+        return {"kernels": mine.count, "tuned": len(mine.tuned), "ignored_lines": mine.lost}
 
     def emit(self, folder: Path, golden: Golden | None, rows: Mapping[str, object]) -> None:
         """Golden samples and a C program that runs the library."""
@@ -152,8 +173,7 @@ class CpuProduct(Product):
 
 def make_product(module: ir.IRModule, target: CpuTarget, request: Request) -> CpuProduct:
     """Integers where everything can be, kernels, loops."""
-    del request
-    return CpuProduct(module, target)
+    return CpuProduct(module, target, recorded(target, request.tuning))
 
 
 def shape_of(ty: Any) -> Shape:

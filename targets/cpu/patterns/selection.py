@@ -59,7 +59,7 @@ class Selection:
         self, kernel: Kernel, inputs: Sequence[relax.Expr], results: Sequence[Any], name: str
     ) -> relax.Var:
         """Call a kernel; `results` are the types of what it writes, several make a tuple."""
-        kernel = choose_kernel(self.choices, kernel, inputs, results, name)
+        kernel = choose_kernel(self.choices, self.machine, kernel, inputs, results, name)
         if kernel not in self._functions:
             function = kernel.build()
             title = self._unique(str(function.attrs["global_symbol"]))

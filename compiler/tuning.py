@@ -1,0 +1,308 @@
+"""Tuning of a model's kernels: compress, find what can be tuned, measure, keep the best."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FewbitsError
+from . import driver
+from .data import Source
+from .options import Options
+from .progress import Progress, quiet
+from .symbols import batch_of
+
+if TYPE_CHECKING:
+    from ..schedules.tuning.bench import Bench
+    from ..schedules.tuning.choices import Site
+    from ..schedules.tuning.database import Cpu, Record
+    from ..targets.cpu.product import CpuProduct
+    from ..targets.cpu.target import CpuTarget
+
+#: The size of a symbolic dimension that nobody gave, the batch excepted, which is 1.
+TYPICAL_SIZE = 128
+
+#: Opens what builds and runs, with a folder for its files; tests bring their own.
+OpenBench = Callable[["CpuTarget", Path], "Bench"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What came of one workload.
+
+    Attributes:
+        title: the workload for people.
+        layers: names of the layers that compute it, as far as they have any.
+        calls: how many kernels they are.
+        record: the result; None where nothing could be measured.
+        known: whether it was in the database before.
+        failures: sizes that failed, as text, and why.
+    """
+
+    title: str
+    layers: tuple[str, ...]
+    calls: int
+    record: Record | None
+    known: bool
+    failures: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        record = None if self.record is None else self.record.model_dump()
+        return {**dataclasses.asdict(dataclasses.replace(self, record=None)), "record": record}
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningResult:
+    """What came of a model.
+
+    Attributes:
+        database: the file with the records.
+        cpu: the CPU's key.
+        rows: the workloads that are finished, those with most to do first.
+        total: how many workloads the model has.
+        ignored_lines: lines of the file that make no sense.
+        interrupted: whether the user stopped it.
+    """
+
+    database: Path
+    cpu: str
+    rows: tuple[Tuned, ...]
+    total: int
+    ignored_lines: int
+    interrupted: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to tune.
+
+    Attributes:
+        sizes: of symbolic dimensions, one or more each; all combinations are measured.
+        trials: sizes to try for each workload, the rule's included.
+        again: measure what has a record, too.
+        database: the records' folder.
+        tracker: host, port and key of a TVM tracker; None for this machine.
+    """
+
+    sizes: Mapping[str, Sequence[int]]
+    trials: int
+    again: bool
+    database: Path
+    tracker: tuple[str, int, str] | None = None
+
+
+def tune_model(
+    model: Any,
+    options: Options,
+    plan: Plan,
+    calibration: Source | str | None = None,
+    progress: Progress = quiet,
+    open_bench: OpenBench | None = None,
+) -> TuningResult:
+    """Tune a model's kernels; every result is kept as soon as it is known.
+
+    Args:
+        model: path, bytes or ``ModelProto``.
+        options: as for compiling; the target has to be a CPU.
+        plan: how to tune.
+        calibration: as for compiling.
+        progress: told about phases and steps.
+        open_bench: what measures, instead of this machine or the tracker.
+
+    Raises:
+        FewbitsError: as `driver.compress`; ``wrong-target`` for a target without tuning;
+            ``unknown-dimension``; ``tracker-unreachable``.
+    """
+    from ..schedules.tuning.choices import Collected
+    from ..schedules.tuning.database import Database
+    from ..targets.cpu.product import CpuProduct
+    from ..targets.cpu.target import CpuTarget
+    from ..targets.cpu.tuning import cpu_of
+
+    state = driver.compress(
+        model, dataclasses.replace(options, to="compress"), calibration, progress
+    )
+    target = state.target
+    if not isinstance(target, CpuTarget):
+        raise FewbitsError(
+            "wrong-target",
+            f"kernels for {target.name!r} have nothing to tune",
+            where="--target",
+            hint="use cpu, or another target that gives a shared library",
+        )
+    assert state.compressed is not None
+    progress.phase("lower")
+    collected = Collected()
+    product = CpuProduct(state.compressed, target, collected)
+    bindings = _bindings(state, product, plan.sizes)
+    cpu, database = cpu_of(target), Database(plan.database)
+    _, lost = database.read(cpu)
+    work = sorted(collected.sites.values(), key=lambda sites: -_work(sites, bindings))
+    rows: list[Tuned] = []
+    with _opened(open_bench, target, plan) as bench, _kept_going() as state_of:
+        for number, sites in enumerate(work, 1):
+            mine = _relevant(sites[0], bindings)
+            title = sites[0].workload.title
+            progress.phase(f"{number}/{len(work)} {title}")
+            before = None if plan.again else database.find(cpu, sites[0].workload.key, mine)
+            if before is not None:
+                rows.append(_row(product, sites, before, True, {}))
+                continue
+            rows.append(_tuned(product, sites, bench, cpu, mine, plan, progress))
+            record = rows[-1].record
+            if record is not None:
+                database.add(cpu, record)
+    return TuningResult(
+        database.path(cpu), cpu.key, tuple(rows), len(work), lost, state_of.interrupted
+    )
+
+
+def _tuned(
+    product: CpuProduct, sites: Sequence[Site], bench: Bench, cpu: Cpu,
+    bindings: Sequence[dict[str, int]], plan: Plan, progress: Progress,
+) -> Tuned:  # fmt: skip
+    from ..schedules.tuning.trials import try_sizes
+
+    trial = try_sizes(sites[0], bench, cpu, bindings, plan.trials, progress.samples)
+    failures = {str(sizes): reason for sizes, reason in trial.failures.items()}
+    return _row(product, sites, trial.record, False, failures)
+
+
+def _row(
+    product: CpuProduct, sites: Sequence[Site], record: Record | None, known: bool,
+    failures: Mapping[str, str],
+) -> Tuned:  # fmt: skip
+    from ..targets.cpu.tuning import layers_of
+
+    layers = tuple(layers_of(product.module, sites))
+    calls = sum(site.calls for site in sites)
+    return Tuned(sites[0].workload.title, layers, calls, record, known, failures)
+
+
+@dataclasses.dataclass
+class _Interruption:
+    interrupted: bool = False
+
+
+@contextlib.contextmanager
+def _kept_going() -> Iterator[_Interruption]:
+    """Ctrl-C ends the block and is noted; what was found until then stays."""
+    state = _Interruption()
+    try:
+        yield state
+    except KeyboardInterrupt:
+        state.interrupted = True
+
+
+@contextlib.contextmanager
+def _opened(open_bench: OpenBench | None, target: CpuTarget, plan: Plan) -> Iterator[Bench]:
+    with tempfile.TemporaryDirectory(prefix="fewbits-tune-") as folder:
+        if open_bench is not None:
+            yield open_bench(target, Path(folder))
+        else:
+            yield _bench(target, Path(folder), plan)
+
+
+def _bench(target: CpuTarget, folder: Path, plan: Plan) -> Bench:
+    """This machine or the tracker's."""
+    from ..schedules.tuning.bench import evaluator_config, local_bench, remote_bench
+    from ..targets.cpu.target import tvm_target
+    from ..targets.cpu.threads import default_threads
+    from ..targets.cpu.tuning import kernel_linker
+
+    compiled, linker = tvm_target(target), kernel_linker(target)
+    if plan.tracker is None:
+        if not target.runs_here:
+            raise FewbitsError(
+                "wrong-machine",
+                f"this machine cannot run code for {target.name!r}",
+                where="--target",
+                hint="measure on machines that can: --tracker HOST:PORT --key KEY",
+            )
+        return local_bench(compiled, folder, linker, default_threads(), evaluator_config())
+    machines = _machines(plan.tracker)
+    return remote_bench(compiled, folder, linker, plan.tracker, evaluator_config(), machines)
+
+
+def _machines(tracker: tuple[str, int, str]) -> int:
+    """How many machines of the key a tracker has."""
+    from tvm import rpc
+
+    host, port, key = tracker
+    try:
+        servers = rpc.connect_tracker(host, port).summary()["queue_info"].get(key, {})
+    except (OSError, RuntimeError) as error:
+        raise FewbitsError(
+            "tracker-unreachable",
+            f"no TVM tracker answers: {error}",
+            where=f"{host}:{port}",
+            hint="start one with `python -m tvm.exec.rpc_tracker`",
+        ) from error
+    count = int(servers.get("free", 0)) + int(servers.get("pending", 0))
+    if not count:
+        raise FewbitsError(
+            "tracker-unreachable",
+            f"the tracker has no machine with the key {key!r}",
+            where=f"{host}:{port}",
+            hint="start `python -m tvm.exec.rpc_server --tracker HOST:PORT --key KEY` on one",
+        )
+    return count
+
+
+def _bindings(
+    state: driver.Compilation, product: CpuProduct, sizes: Mapping[str, Sequence[int]]
+) -> list[dict[str, int]]:
+    """All combinations of sizes of the model's symbolic dimensions."""
+    inputs = state.imported.inputs
+    names = dict.fromkeys(s for port in inputs for s in port.shape if isinstance(s, str))
+    for name in sizes:
+        if name not in names:
+            raise FewbitsError(
+                "unknown-dimension",
+                f"the model has no open dimension {name!r}",
+                where="--bind",
+                hint="it has " + (", ".join(names) or "none"),
+            )
+    bounds: Any = product.module["main"].attrs.get("tir_var_upper_bound") or {}
+    most = {str(name): int(size) for name, size in bounds.items()}
+    batch = batch_of(inputs)
+    values: dict[str, Sequence[int]] = {}
+    for name in names:
+        typical = 1 if name == batch else min(TYPICAL_SIZE, most.get(name, TYPICAL_SIZE))
+        values[name] = sizes.get(name) or [typical]
+        if max(values[name]) > most.get(name, max(values[name])):
+            raise FewbitsError(
+                "unknown-dimension",
+                f"{name} = {max(values[name])}, but the model ends at {most[name]}",
+                where="--bind",
+                hint=f"at most {most[name]}",
+            )
+    return [
+        dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())
+    ]
+
+
+def _relevant(site: Site, bindings: Sequence[dict[str, int]]) -> list[dict[str, int]]:
+    """The bindings without dimensions that do not occur in a kernel."""
+    from ..schedules.tuning.sites import dimensions
+
+    names = dimensions(site)
+    mine = [{n: binding[n] for n in sorted(binding) if n in names} for binding in bindings]
+    return list({str(binding): binding for binding in mine}.values())
+
+
+def _work(sites: Sequence[Site], bindings: Sequence[Mapping[str, int]]) -> int:
+    """Products of all calls with the first binding, about."""
+    from ..schedules.tuning.space import bound
+
+    extents = bound(sites[0].extents, bindings[0])
+    count = sum(site.calls for site in sites)
+    for extent in extents.values():
+        count *= extent
+    return count
