@@ -30,25 +30,26 @@ FORMATS = ("int", "fp-e2", "fp-e3", "quantile", "nf4", "dynamic")
 BLOCKS = ("none", "256", "64")
 
 
-def plan_of(
-    family: Path, solvers: Sequence[str], size: str, limit: int | None, formats: Sequence[str]
-) -> SweepPlan:
+def plan_of(options: argparse.Namespace) -> SweepPlan:
     """The study as a plan."""
+    family: Path = options.family
     models = sorted(family.glob("*.onnx"), key=lambda path: path.stat().st_size)
+    if options.sizes:
+        models = [model for model in models if model.stem in options.sizes]
     if not models:
         raise SystemExit(f"no models in {family}: python models/language.py --out {family}")
     return make_plan(
         {
             "models": [{"path": model.absolute()} for model in models],
-            "formats": formats,
-            "bits": WIDTHS,
-            "blocks": BLOCKS,
-            "solvers": solvers,
+            "formats": options.formats,
+            "bits": options.bits,
+            "blocks": options.blocks,
+            "solvers": options.solvers,
             "options": {"ignore": ["head"]},
             "after": [{"half_weights": {"embeddings": True}}],
             "metric": "nats",
-            "size": size,
-            "limit": limit,
+            "size": options.size,
+            "limit": options.limit,
         }
     )
 
@@ -117,6 +118,9 @@ def print_claims(rows: Sequence[Row], cost: str) -> None:
     solvers = sorted({row["solver"] for row in rows if row["solver"]})
     print(f"\nThe paper's claims ({cost}; solvers: {', '.join(solvers)}):")
     fine = at_equal_bits(rows, cost, per_octave=8)
+    if not fine:
+        print("- no number of bits at which every width has a curve: more sizes are needed")
+        return
     wins = Counter(_winner(reading) for reading in fine)
     shares = ", ".join(f"{w} bits {100 * n / len(fine):.0f} %" for w, n in sorted(wins.items()))
     print(f"- 4 bits are almost universally best: best at equal bits: {shares}")
@@ -160,14 +164,16 @@ def main() -> None:
     )
     parser.add_argument("--family", type=Path, required=True, help="folder of models/language.py")
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument("--sizes", nargs="+", help="models, e.g. lm-98k; all by default")
     parser.add_argument("--formats", nargs="+", default=FORMATS)
+    parser.add_argument("--bits", nargs="+", type=int, default=WIDTHS)
+    parser.add_argument("--blocks", nargs="+", default=BLOCKS)
     parser.add_argument("--solvers", nargs="+", default=["rtn"])
     parser.add_argument("--size", choices=["body", "total"], default="body")
     parser.add_argument("--limit", type=int, help="evaluation samples of 128 tokens")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    plan = plan_of(options.family, options.solvers, options.size, options.limit, options.formats)
-    result = sweep(plan, options.out, LocalExecutor(options.jobs))
+    result = sweep(plan_of(options), options.out, LocalExecutor(options.jobs))
     done = [row for row in result.rows if row["status"] == "done"]
     print(
         f"{len(done)} of {len(result.rows)} cells have a result; plots in {options.out / 'plots'}"
