@@ -34,9 +34,7 @@ def fits(site: Site, sizes: Sequence[int]) -> bool:
     return all(block % rows == 0 for block in blocks)
 
 
-def candidates(
-    site: Site, bindings: Sequence[Mapping[str, int]], limit: int
-) -> list[Sizes]:  # fmt: skip
+def candidates(site: Site, bindings: Sequence[Mapping[str, int]], limit: int) -> list[Sizes]:
     """The sizes to try, the rule's first, then the best by the model.
 
     Args:
@@ -83,7 +81,8 @@ def _with_blocks(
     most = max(extent.get("rows", 1) for extent in extents)
     result: dict[Sizes, float] = {}
     for number, share in enumerate(_BLOCKS):
-        block = min(site.rule[2] * share if share else most, max(most, 1))
-        whole = max(-(-int(block) // rows), 1) * rows
-        result.setdefault((rows, width, whole), 1.0 + 0.03 * number)
+        block = max(int(site.rule[2] * share) if share else most, 1)
+        if number and block >= most and site.rule[2] >= most:
+            continue  # one block, like the rule's
+        result.setdefault((rows, width, -(-block // rows) * rows), 1.0 + 0.03 * number)
     return list(result.items())
