@@ -24,7 +24,7 @@ from ..formats.storage import load_extra, load_tensors, save_tensors
 from .calibration import Batch
 
 #: Raised whenever a solver's results change; older entries are not found any more.
-SOLVER_VERSION = 1
+SOLVER_VERSION = 2
 #: The variable that moves the default folder.
 VARIABLE = "FEWBITS_CACHE"
 

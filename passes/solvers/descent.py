@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .quantizer import Quantizer
+from .threads import one_thread
 
 
 def descend(
@@ -47,14 +48,15 @@ def descend(
             last = min(first + block_columns, len(values))
             before = values[first:last].clone()
             inside = gradient[first:last].clone()
-            for column in range(first, last):
-                place = column - first
-                target = values[column] - inside[place] / moments[column, column]
-                new = quantizer.round_column(column, target)
-                if mask is not None:
-                    new = new * mask[:, column]
-                inside.addr_(moments[first:last, column], new - values[column])
-                values[column] = new
+            with one_thread():
+                for column in range(first, last):
+                    place = column - first
+                    target = values[column] - inside[place] / moments[column, column]
+                    new = quantizer.round_column(column, target)
+                    if mask is not None:
+                        new = new * mask[:, column]
+                    inside.addr_(moments[first:last, column], new - values[column])
+                    values[column] = new
             moved = values[first:last] - before
             changed += int((moved != 0).sum())
             gradient.addmm_(moments[:, first:last], moved)

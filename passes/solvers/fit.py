@@ -17,12 +17,15 @@ from ...formats.affine import cover
 from ...formats.base import NumberFormat
 from ...formats.binary import BinaryCoding, fit_binary
 from ...formats.integer import Integer
-from ...formats.scales import store_scales
+from ...formats.scales import search_multiples, store_scales
 from .nearest import NearestLevel
 from .options import SolverOptions
 
-# Multiples of the absmax scale that are tried, as in `searched_scales` (spec 0.7).
-_MULTIPLES = tuple(0.3 + 0.01 * k for k in range(91))
+# Multiples of the absmax scale, as in `searched_scales` (spec 0.7).
+_MULTIPLES = 0.3 + 0.01 * np.arange(91, dtype=np.float64)
+_SHRINKING = _MULTIPLES[:71]
+# Values that are fitted at a time: they stay in a core's cache.
+_TOGETHER = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +57,13 @@ def fit(rows: Tensor, options: SolverOptions, level: NearestLevel, importance: T
     """
     number_format = options.number_format
     assert number_format is not None
+    count = max(1, _TOGETHER // max(rows.shape[1], 1))
+    # Doubly quantized scales depend on each other.
+    alone = options.searches_scales and options.scale_storage != "double"
+    if alone and rows.device.type == "cpu" and len(rows) > count:
+        importance = importance.expand(rows.shape)
+        pieces = zip(rows.split(count), importance.split(count), strict=True)
+        return _joined([fit(piece, options, level, weights) for piece, weights in pieces])
     if isinstance(number_format, BinaryCoding):
         scales, _ = fit_binary(
             rows.cpu().numpy(),
@@ -72,13 +82,13 @@ def fit(rows: Tensor, options: SolverOptions, level: NearestLevel, importance: T
     whole = _absmax(rows, number_format)
     if not options.searches_scales:
         return Fitted(whole, _as_stored(whole, options, rows))
-    best, least = whole, np.full(len(whole), np.inf)
-    for multiple in _MULTIPLES:
-        scales = _usable(torch.from_numpy(whole * multiple), rows)
-        error = _error(level.round(rows / scales) * scales, rows, importance)
-        best = np.where(error < least, whole * multiple, best)
-        least = np.minimum(error, least)
-    return Fitted(best, _as_stored(best, options, rows))
+
+    def error(multiples: np.ndarray) -> np.ndarray:
+        scales = _usable(torch.from_numpy(whole * multiples), rows)
+        return _error(level.round(rows / scales).mul_(scales), rows, importance)
+
+    best, _ = search_multiples(_MULTIPLES, len(rows), error)
+    return Fitted(whole * best, _as_stored(whole * best, options, rows))
 
 
 def _fit_affine(
@@ -87,27 +97,36 @@ def _fit_affine(
     """Scale and zero point; searched ones shrink the range to `multiple` of its ends."""
     low = rows.amin(dim=1).clamp(max=0).double().cpu().numpy()
     high = rows.amax(dim=1).clamp(min=0).double().cpu().numpy()
-    multiples = [m for m in _MULTIPLES if m <= 1] if options.searches_scales else [1.0]
-    best: tuple[np.ndarray, np.ndarray] | None = None
-    least = np.full(len(low), np.inf)
-    for multiple in multiples:
-        exact, _ = cover(low * multiple, high * multiple, integer.minimum, integer.maximum)
+
+    def ends(multiples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scales, scales as stored, and zero points, which belong to those."""
+        exact, _ = cover(low * multiples, high * multiples, integer.minimum, integer.maximum)
         scales = store_scales(exact, options.scale_storage).values()
-        # The zero point belongs to the scale as stored.
-        zero = integer.round(np.rint(integer.minimum - low * multiple / scales.astype(np.float64)))
+        zero = integer.minimum - low * multiples / scales.astype(np.float64)
+        return exact, scales, integer.round(np.rint(zero))
+
+    def error(multiples: np.ndarray) -> np.ndarray:
+        _, scales, zero = ends(multiples)
         step = torch.from_numpy(scales).to(rows.device)[:, None]
         shift = torch.from_numpy(zero).to(rows.device)[:, None]
-        rounded = (level.round((rows / step).round() + shift) - shift) * step
-        error = _error(rounded, rows, importance)
-        if best is None:
-            best, least = (exact, zero), error
-        else:
-            better = error < least
-            best = (np.where(better, exact, best[0]), np.where(better, zero, best[1]))
-            least = np.minimum(error, least)
-    assert best is not None
-    zeros = torch.from_numpy(best[1].astype(np.float32)).to(rows.device)
-    return Fitted(best[0], _as_stored(best[0], options, rows), zeros)
+        rounded = level.round((rows / step).round_().add_(shift)).sub_(shift).mul_(step)
+        return _error(rounded, rows, importance)
+
+    best = np.ones(len(rows))
+    if options.searches_scales:
+        best, _ = search_multiples(_SHRINKING, len(rows), error)
+    exact, scales, zero = ends(best)
+    stored = torch.from_numpy(scales).to(rows.device)
+    return Fitted(exact, stored, torch.from_numpy(zero.astype(np.float32)).to(rows.device))
+
+
+def _joined(parts: list[Fitted]) -> Fitted:
+    zeros = [part.zero for part in parts if part.zero is not None]
+    return Fitted(
+        np.concatenate([part.exact for part in parts]),
+        torch.cat([part.stored for part in parts]),
+        torch.cat(zeros) if zeros else None,
+    )
 
 
 def _absmax(rows: Tensor, number_format: NumberFormat) -> np.ndarray:
@@ -124,5 +143,6 @@ def _usable(scales: Tensor, like: Tensor) -> Tensor:
 
 
 def _error(rounded: Tensor, rows: Tensor, importance: Tensor) -> np.ndarray:
-    squares = (rounded - rows) ** 2 * importance
+    """Weighted squared error of each row; `rounded` is used up."""
+    squares = rounded.sub_(rows).square_().mul_(importance)
     return squares.sum(dim=1, dtype=torch.float64).cpu().numpy()

@@ -25,6 +25,7 @@ from ...formats.sparsity import Mask, Sparsity
 from .fit import fit
 from .nearest import NearestLevel
 from .options import SolverOptions
+from .threads import one_thread
 
 Shape = tuple[int, int]
 
@@ -174,8 +175,9 @@ class Quantizer:
         zero_points = None
         if self._zero is not None:
             zero_points = self._format.encode(self._zero.cpu().numpy()).reshape(self._scale_shape)
-        for column in range(self.shape[1]):
-            codes[:, column] = self._codes_of(column, values[:, column])
+        with one_thread():
+            for column in range(self.shape[1]):
+                codes[:, column] = self._codes_of(column, values[:, column])
         return CompressedTensor.from_codes(
             codes, self._format, granularity, scales,
             sparsity=sparsity, mask=mask, zero_points=zero_points,

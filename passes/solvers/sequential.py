@@ -14,6 +14,7 @@ from torch import Tensor
 from ...formats.sparsity import NofM
 from .masks import check_pattern, keep_largest, keep_n_of_m, zeros_of
 from .quantizer import Quantizer
+from .threads import one_thread
 
 
 def column_order(diagonal: Tensor, together: int = 1) -> Tensor:
@@ -87,9 +88,10 @@ class Sweep:
             self._errors = self._work.new_zeros(self._stop - start, rows)
             if isinstance(self._sparsity, float):
                 self._choose_share(self._sparsity)
-            for position in range(start, self._stop):
-                self._done = position
-                self._column(position, order[position], pivots[position])
+            with one_thread():
+                for position in range(start, self._stop):
+                    self._done = position
+                    self._column(position, order[position], pivots[position])
             self._done = self._stop
             rest = self._upper[start : self._stop, self._stop :]
             self._work[self._stop :].addmm_(rest.T, self._errors, alpha=-1)
