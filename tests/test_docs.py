@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-CODE = ("compiler", "formats", "ops", "passes", "targets")
+CODE = ("compiler", "formats", "ops", "passes", "schedules", "targets")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _EXAMPLE = re.compile(r"^```python test\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -121,11 +121,13 @@ def test_recipes_page_names_every_pass_option_observer_and_recipe() -> None:
 
 
 def test_readme_names_every_target_and_board() -> None:
+    from fewbits.compiler.recipe import recipe_names
+    from fewbits.targets.catalogue import all_targets
     from fewbits.targets.mcu.boards import BOARDS
-    from fewbits.targets.mcu.target import TARGETS
 
     text = (ROOT / "README.md").read_text("utf-8")
-    assert not [name for name in (*TARGETS, *BOARDS) if f"`{name}`" not in text]
+    names = [*(target.name for target in all_targets()), *BOARDS, *recipe_names()]
+    assert not [name for name in names if f"`{name}`" not in text]
 
 
 def test_architecture_lists_every_integer_operator() -> None:
