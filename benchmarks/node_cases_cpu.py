@@ -70,8 +70,8 @@ def _imported(
 ) -> ImportedModel:
     if not symbolic:
         return import_onnx(model, shapes={name: shape}, constants=constants)
-    if not shape:
-        raise FewbitsError("no-size", "the first input has no sizes")
+    if not all(shape) or not shape:
+        raise FewbitsError("no-size", "the first input has no sizes, or one of 0")
     model = copy.deepcopy(model)
     for value in model.graph.input:
         if value.name == name:

@@ -12,6 +12,7 @@ from ...schedules.cpu import schedule_module
 from ...schedules.tuning.choices import Choices
 from .half import refuse_bfloat16, widen_half
 from .legalize import LEGALIZATIONS
+from .limits import check_sizes
 from .patterns import select_kernels
 
 Step = Callable[[ir.IRModule], ir.IRModule]
@@ -59,11 +60,13 @@ def make_executable(module: ir.IRModule, target: tvm.target.Target) -> tvm.runti
 
     The weights go into the executable's pool of constants as they are, never through LLVM.
     """
-    steps: list[ir.transform.Pass] = [
+    to_calls: list[ir.transform.Pass] = [
         transform.RewriteDataflowReshape(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
+    ]
+    to_byte_code: list[ir.transform.Pass] = [
         transform.StaticPlanBlockMemory(),
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
@@ -72,7 +75,9 @@ def make_executable(module: ir.IRModule, target: tvm.target.Target) -> tvm.runti
         transform.VMShapeLower(),
         transform.AttachGlobalSymbol(),
     ]
-    return relax.build(module, target=target, relax_pipeline=ir.transform.Sequential(steps))
+    with target:
+        module = check_sizes(ir.transform.Sequential(to_calls)(module))
+    return relax.build(module, target=target, relax_pipeline=ir.transform.Sequential(to_byte_code))
 
 
 def _apply(steps: list[Step], module: ir.IRModule, target: tvm.target.Target) -> ir.IRModule:

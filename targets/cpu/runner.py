@@ -59,16 +59,35 @@ class LibraryRunner(Runner):
                 hint="compile the model again with the installed version",
             ) from error
         self._tensor = tvm.runtime.tensor
+        self._inputs = manifest["inputs"]
+        self._largest = manifest.get("largest_sizes", {})
         self._threads = threads or default_threads()
         self._lock = threading.Lock()
 
     def run(self, inputs: Sequence[np.ndarray]) -> Run:
-        """One call; the arrays are copied, as kernels want them aligned."""
+        """One call; the arrays are copied, as kernels want them aligned.
+
+        Raises:
+            FewbitsError: ``wrong-shape`` for a dimension larger than the model has room for.
+        """
+        self._check_largest(inputs)
         with self._lock:
             use_threads(self._threads)
             result = self._main(*(self._tensor(np.ascontiguousarray(a)) for a in inputs))
         fields = [result] if hasattr(result, "numpy") else list(result)
         return Run(tuple(field.numpy() for field in fields))
+
+    def _check_largest(self, inputs: Sequence[np.ndarray]) -> None:
+        for port, array in zip(self._inputs, inputs, strict=True):
+            for name, size in zip(port["shape"], array.shape, strict=True):
+                limit = self._largest.get(name, size)
+                if size > limit:
+                    raise FewbitsError(
+                        "wrong-shape",
+                        f"dimension {name!r} is {size}, but the model ends at {limit}",
+                        where=f"input {port['name']!r}",
+                        hint="a table in the model, e.g. of positions, is no longer than that",
+                    )
 
 
 def _check_machine(library: Path, manifest: Mapping[str, Any]) -> None:

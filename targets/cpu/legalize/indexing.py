@@ -1,7 +1,7 @@
 """Operators whose TIR for firmware is the right one here as well.
 
-TVM rounds quantization half away from zero where ONNX rounds half to even, and sends sorting to
-library calls.
+TVM rounds quantization half away from zero where ONNX rounds half to even, sends sorting to library
+calls, and reads foreign memory where an index is out of range.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ...mcu.tir import legalize_indexing, legalize_ordering  # noqa: F401
 from ...mcu.tir.legalize import LEGALIZATIONS as FIRMWARE
 from .registry import LEGALIZATIONS, Legalization
 
-#: Those that take symbolic sizes; the others are TVM's own where sizes are symbolic.
-_ANY_SIZE = frozenset({"relax.quantize", "relax.dequantize"})
+#: Those that want numbers; where sizes are symbolic, TVM's own take their place.
+_STATIC = frozenset({"relax.nn.rms_norm"})
 
 
 def _static(name: str) -> Legalization:
@@ -35,5 +35,5 @@ def _is_static(call: relax.Call) -> bool:
 
 
 LEGALIZATIONS.update(
-    {name: own if name in _ANY_SIZE else _static(name) for name, own in FIRMWARE.items()}
+    {name: _static(name) if name in _STATIC else own for name, own in FIRMWARE.items()}
 )

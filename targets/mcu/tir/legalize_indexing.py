@@ -13,9 +13,10 @@ from tvm.script.ir_builder import tirx as T
 from .legalize import legalizes, several
 
 
-def _inside(index: ir.Expr, extent: int, mode: str = "fast") -> ir.Expr:
+def _inside(index: ir.Expr, extent: int | ir.Expr, mode: str = "fast") -> ir.Expr:
     """An index made non-negative as `mode` says, and never outside [0, extent)."""
-    length = prim.IntImm(str(index.ty.dtype), int(extent))
+    dtype = str(index.ty.dtype)
+    length = prim.IntImm(dtype, extent) if isinstance(extent, int) else extent.astype(dtype)
     if mode == "wrap":
         return tirx.floormod(index, length)
     if mode != "clip" and not str(index.ty.dtype).startswith("u"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import functools
+import operator
 from collections.abc import Sequence
 
 from tvm import ir, relax, te, tirx, topi
@@ -24,7 +25,7 @@ def _precedes(a: ir.Expr, b: ir.Expr, descending: bool) -> tuple[ir.Expr, ir.Exp
 
 
 def _sorted(
-    data: te.Tensor, axis: int, count: int, descending: bool, index_dtype: str, which: str
+    data: te.Tensor, axis: int, count: int | ir.Expr, descending: bool, index_dtype: str, which: str
 ) -> te.Tensor | list[te.Tensor]:
     """The first `count` values in order along an axis, or their indices, or both.
 
@@ -33,7 +34,7 @@ def _sorted(
     """
     axis %= len(data.shape)
     shape = [*data.shape[:axis], count, *data.shape[axis + 1 :]]
-    length = int(data.shape[axis])
+    length = data.shape[axis]
     dtypes = {"values": str(data.dtype), "indices": index_dtype}
     wanted = [kind for kind in dtypes if which in (kind, "both")]
 
@@ -73,7 +74,7 @@ def _sort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     axis, descending = int(call.attrs.axis), bool(call.attrs.descending)
 
     def sort(data: te.Tensor) -> te.Tensor | list[te.Tensor]:
-        return _sorted(data, axis, int(data.shape[axis]), descending, "int32", "values")
+        return _sorted(data, axis, data.shape[axis], descending, "int32", "values")
 
     return builder.call_te(sort, call.args[0])
 
@@ -84,7 +85,7 @@ def _argsort(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     dtype = str(call.attrs.dtype)
 
     def argsort(data: te.Tensor) -> te.Tensor | list[te.Tensor]:
-        return _sorted(data, axis, int(data.shape[axis]), descending, dtype, "indices")
+        return _sorted(data, axis, data.shape[axis], descending, dtype, "indices")
 
     return builder.call_te(argsort, call.args[0])
 
@@ -95,7 +96,7 @@ def _topk(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     axis, dtype, which = int(attrs.axis), str(attrs.dtype), str(attrs.ret_type)
 
     def topk(data: te.Tensor) -> te.Tensor | list[te.Tensor]:
-        count = int(attrs.k) if int(attrs.k) >= 1 else int(data.shape[axis])
+        count = int(attrs.k) if int(attrs.k) >= 1 else data.shape[axis]
         return _sorted(data, axis, count, bool(attrs.largest), dtype, which)
 
     return builder.call_te(topk, call.args[0])
@@ -124,7 +125,7 @@ def _arg_extreme(largest: bool) -> Legalization:
 
         def arg_extreme(data: te.Tensor) -> te.Tensor:
             if axis is None:
-                flat = topi.reshape(data, (math.prod(int(extent) for extent in data.shape),))
+                flat = topi.reshape(data, (functools.reduce(operator.mul, data.shape, 1),))
                 shape = [1] * len(data.shape) if keep else []
                 at = 0
             else:
