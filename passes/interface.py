@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import ir, relax
 
+from ..ops.compressed import OPERATORS as COMPRESSED
 from .integer_only.context import scalar_parameters
 from .rewrite import Rewriter, operator_of, variables
 
@@ -92,6 +93,8 @@ def quantization_of(module: ir.IRModule, interface: Interface) -> dict[str, tupl
         for binding in block.bindings:
             value, name = binding.value, binding.var.name
             operator = operator_of(value)
+            if operator in COMPRESSED:
+                continue  # float values
             if operator is not None and operator.startswith("fewbits."):
                 known[name] = (float(value.attrs["scale"]), int(value.attrs["zero_point"]))
             elif operator == "relax.quantize":

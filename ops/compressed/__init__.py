@@ -2,4 +2,7 @@
 
 from . import activations, weights
 
-__all__ = ["activations", "weights"]
+#: The operators of the compressed form; their results are float32.
+OPERATORS = frozenset({"fewbits.decode", "fewbits.fake_quantize", "fewbits.outlier_columns"})
+
+__all__ = ["OPERATORS", "activations", "weights"]

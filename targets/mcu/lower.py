@@ -8,6 +8,7 @@ import numpy as np
 from tvm import ir, relax
 
 from ...errors import FewbitsError
+from .few_bits import few_bit_weight
 from .lowering import RULES
 from .lowering.movement import constant_call, copy_call
 from .program import DTYPE_BYTES, Buffer, KernelCall, Program
@@ -56,6 +57,7 @@ class _Lowering:
         self.buffers: dict[relax.Var, Buffer] = {}
         self.tuples: dict[relax.Var, list[Buffer]] = {}
         self.constants: dict[relax.Var, np.ndarray] = {}
+        self.weights: dict[relax.Var, relax.Call] = {}
         self.aliases: dict[str, Buffer] = {}
         self.calls: list[KernelCall] = []
 
@@ -110,11 +112,17 @@ class _Lowering:
             self.buffers[var] = self.buffers[value]
         elif value in self.tuples:
             self.tuples[var] = self.tuples[value]
+        elif value in self.weights:
+            self.weights[var] = self.weights[value]
         else:
             self.constants[var] = self.constants[value]
 
     def _call(self, var: relax.Var, call: relax.Call) -> None:
         operator = call.op.name
+        weight = few_bit_weight(call, self.weights)
+        if weight is not None:
+            self.weights[var] = weight
+            return
         inputs: list[Buffer] = []
         constants: dict[int, np.ndarray] = {}
         for index, argument in enumerate(call.args):
@@ -127,7 +135,7 @@ class _Lowering:
                     constants[index] = field.value.numpy()
                 elif isinstance(field, relax.Var) and field in self.constants:
                     constants[index] = self.constants[field]
-                elif isinstance(field, relax.Var):
+                elif isinstance(field, relax.Var) and field not in self.weights:
                     inputs.append(self.buffers[field])
         if isinstance(var.ty, relax.TupleType):
             pieces = [
@@ -156,11 +164,14 @@ class _Lowering:
         rule = RULES.get(operator)
         kernel = None
         # What has no input, or constants inside a tuple, is left to the generic route.
-        if rule is not None and inputs and not _constants_in_tuples(call):
+        few_bits = any(isinstance(a, relax.Var) and a in self.weights for a in call.args)
+        if rule is not None and inputs and not few_bits and not _constants_in_tuples(call):
             result = outputs if len(outputs) > 1 else outputs[0]
             kernel = rule(layer, call, inputs, result, constants, self.target)
         if kernel is None:
-            kernel = lower_with_tir(layer, call, inputs, outputs, constants, self.target)
+            kernel = lower_with_tir(
+                layer, call, inputs, outputs, constants, self.target, self.weights
+            )
         self.calls.append(kernel)
 
     def _output(self, result: relax.Expr, name: str, earlier: Sequence[Buffer]) -> Buffer:
@@ -169,6 +180,8 @@ class _Lowering:
             return self._constant_output(result.value.numpy(), name, result.ty)
         if result in self.constants:
             return self._constant_output(self.constants[result], name, result.ty)
+        if result in self.weights:
+            return self._weight_output(result, name)
         buffer = self.buffers[result]
         root = self.aliases.get(buffer.name, buffer)
         taken = {self.aliases.get(b.name, b).name for b in earlier}
@@ -190,6 +203,13 @@ class _Lowering:
             )
         output = self._buffer(f"{name}:constant", ty)
         self.calls.append(constant_call(name, array, output))
+        return output
+
+    def _weight_output(self, result: relax.Var, name: str) -> Buffer:
+        """An output that is a few-bit weight is decoded into the output."""
+        output = self._buffer(f"{name}:weight", result.ty)
+        call = self.weights[result]
+        self.calls.append(lower_with_tir(name, call, [], [output], {}, self.target, self.weights))
         return output
 
 

@@ -5,7 +5,11 @@ Nothing here is fast: what matters is recognized by `patterns` before, and never
 
 from __future__ import annotations
 
-from . import activations, decode, indexing
+from ....ops.compressed import legalize_activations, legalize_decode  # noqa: F401  (they register)
+from ....ops.compressed.legalize import COMPRESSED
+from . import indexing
 from .registry import LEGALIZATIONS
 
-__all__ = ["LEGALIZATIONS", "activations", "decode", "indexing"]
+LEGALIZATIONS.update(COMPRESSED)
+
+__all__ = ["LEGALIZATIONS", "indexing"]

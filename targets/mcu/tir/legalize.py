@@ -13,6 +13,9 @@ from collections.abc import Callable, Sequence
 from tvm import ir, relax, te, tirx, topi
 from tvm.ir import prim
 
+from ....ops.compressed import legalize_activations, legalize_decode  # noqa: F401  (they register)
+from ....ops.compressed.legalize import COMPRESSED
+
 #: TVM starts their maxima at the lowest finite float, the oracle at minus infinity.
 STARTS_AT_INFINITY = frozenset(
     {"relax.max", "relax.min"} | {f"relax.nn.max_pool{rank}d" for rank in (1, 2, 3)}
@@ -21,7 +24,7 @@ STARTS_AT_INFINITY = frozenset(
 Legalization = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 #: For ``relax.transform.LegalizeOps``, by operator.
-LEGALIZATIONS: dict[str, Legalization] = {}
+LEGALIZATIONS: dict[str, Legalization] = {**COMPRESSED}
 
 
 def legalizes(*names: str) -> Callable[[Legalization], Legalization]:

@@ -32,13 +32,19 @@ class Legalized:
     outputs: int
 
 
-def legalize(layer: str, call: relax.Call, constants: Mapping[int, np.ndarray]) -> Legalized:
+def legalize(
+    layer: str,
+    call: relax.Call,
+    constants: Mapping[int, np.ndarray],
+    weights: Mapping[relax.Var, relax.Call] | None = None,
+) -> Legalized:
     """Legalize one call, static shapes.
 
     Args:
         layer: the model's layer, for errors.
         call: arguments are variables, constants, shapes, or tuples of those.
         constants: arrays of the arguments (by position) that are variables with known values.
+        weights: calls that become part of this one, by the variables that stand for them.
 
     Raises:
         FewbitsError: ``no-kernel`` where TVM has no TIR for the operator.
@@ -46,6 +52,10 @@ def legalize(layer: str, call: relax.Call, constants: Mapping[int, np.ndarray]) 
     parameters: list[relax.Var] = []
 
     def replaced(argument: relax.Expr, index: int | None) -> relax.Expr:
+        if isinstance(argument, relax.Var) and weights and argument in weights:
+            inner: Any = weights[argument]
+            fields = [replaced(field, None) for field in inner.args]
+            return relax.Call(inner.op, fields, inner.attrs, inner.ty_args)
         if isinstance(argument, relax.Var) and index is not None and index in constants:
             return relax.const(constants[index], str(argument.ty.dtype))
         if isinstance(argument, relax.Tuple):

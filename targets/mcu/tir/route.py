@@ -27,6 +27,7 @@ def lower_with_tir(
     outputs: Sequence[Buffer],
     constants: Mapping[int, np.ndarray],
     target: McuTarget,
+    weights: Mapping[relax.Var, relax.Call] | None = None,
 ) -> KernelCall:
     """Generate C for one operator from its TIR.
 
@@ -38,6 +39,7 @@ def lower_with_tir(
         constants: values of the arguments (by position) that are known. Arguments that are
             constants themselves need no entry.
         target: the core the code is for; all cores get the same code and the same bits.
+        weights: few-bit weights among the arguments: they are decoded within the function.
 
     Returns:
         A call whose `source` defines its `function`; equal operators give equal functions.
@@ -45,7 +47,7 @@ def lower_with_tir(
     Raises:
         FewbitsError: ``no-kernel`` if there is no TIR for the operator or no C for its TIR.
     """
-    legalized = legalize(layer, call, constants)
+    legalized = legalize(layer, call, constants, weights)
     run_time = {source for source in legalized.sources if isinstance(source, int)}
     if len(outputs) != legalized.outputs or max(run_time, default=-1) >= len(inputs):
         raise FewbitsError(

@@ -8,8 +8,8 @@ import numpy as np
 from tvm import ir, te, tirx
 from tvm.ir import prim
 
-from ....formats.dynamic import DynamicTree
-from ....formats.scales import DOUBLE_BLOCK
+from ...formats.dynamic import DynamicTree
+from ...formats.scales import DOUBLE_BLOCK
 
 _SMALLEST = 2.0**-126
 
@@ -52,7 +52,19 @@ Reader = Callable[[ir.Expr], ir.Expr]
 
 
 def _plain(parts: Mapping[str, te.Tensor]) -> Reader:
-    return lambda i: _flat(parts["scales/scales"], i).astype("float32")
+    stored = parts["scales/scales"]
+    return lambda i: float_of(_flat(stored, i), str(stored.dtype))
+
+
+def float_of(stored: ir.Expr, dtype: str) -> ir.Expr:
+    """A stored float as float32; uint16 is the bits of a float16, for targets that have none."""
+    if dtype != "uint16":
+        return stored.astype("float32")
+    word = stored.astype("uint32")
+    # Its exponent and mantissa are those of a float32 that is 2**112 times too small.
+    magnitude = tirx.reinterpret("float32", (word & 0x7FFF) << 13)
+    value = magnitude * prim.FloatImm("float32", 2.0**112)
+    return tirx.Select(word > 0x7FFF, -value, value)
 
 
 def _bfloat16(parts: Mapping[str, te.Tensor]) -> Reader:

@@ -6,10 +6,10 @@ import numpy as np
 from tvm import ir, relax, te, tirx
 from tvm.ir import prim
 
-from ....formats.integer import Integer
-from ....formats.parse import parse_format
-from ....ops.compressed.rounding import levels_and_thresholds
-from .registry import legalizes
+from ...formats.integer import Integer
+from ...formats.parse import parse_format
+from .legalize import legalizes
+from .rounding import levels_and_thresholds
 
 _SMALLEST = 2.0**-126
 

@@ -17,14 +17,14 @@ from tvm.ir import prim
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from ....formats.base import NumberFormat
-from ....formats.binary import BinaryCoding
-from ....formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor, parse_granularity
-from ....formats.parse import parse_format
-from ....formats.plain import PLAIN_TYPES
-from ....formats.sparsity import Bitmap, Dense, NofM, Sparsity, parse_sparsity
-from .registry import legalizes
-from .scales import scales_of, tables_of
+from ...formats.base import NumberFormat
+from ...formats.binary import BinaryCoding
+from ...formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor, parse_granularity
+from ...formats.parse import parse_format
+from ...formats.plain import PLAIN_TYPES
+from ...formats.sparsity import Bitmap, Dense, NofM, Sparsity, parse_sparsity
+from .legalize import legalizes
+from .legalize_scales import float_of, scales_of, tables_of
 
 #: Bits beyond which an index into a tensor's bits does not fit 32 bits.
 _NARROW_BITS = 1 << 31
@@ -69,7 +69,7 @@ class Plain:
         word = self.parts["values"][stored]
         if self.description["format"] == "bfloat16":
             return tirx.reinterpret("float32", word.astype("uint32") << 16)
-        return word.astype("float32")
+        return float_of(word, str(self.parts["values"].dtype))
 
 
 @dataclasses.dataclass(frozen=True)
