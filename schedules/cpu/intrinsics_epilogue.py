@@ -36,12 +36,12 @@ PLAIN = Epilogue()
 
 
 def _activated(kind: Activation, x: Any) -> Any:
-    """The activation of a float32 scalar expression."""
+    """The activation of a float32 expression."""
     if kind == "relu":
-        return tirx.max(x, tirx.const(0.0, "float32"))
+        return tirx.max(x, vector_math.spread(0.0, x))
     if kind == "gelu":
-        inner = vector_math.erf(x * tirx.const(math.sqrt(0.5), "float32"))
-        one, half = tirx.const(1.0, "float32"), tirx.const(0.5, "float32")
+        inner = vector_math.erf(x * vector_math.spread(math.sqrt(0.5), x))
+        one, half = vector_math.spread(1.0, x), vector_math.spread(0.5, x)
         return x * half * (one + inner)
     if kind == "silu":
         return x * vector_math.sigmoid(x)
@@ -100,11 +100,7 @@ class Output:
         if steps.bias:
             value = value + lanes_of(self.bias, lanes, column)
         if steps.activation is not None:
-            staged = local(lanes, "float32")
-            store(staged, lanes, value)
-            with T.vectorized(index(0), index(lanes)) as lane:
-                T.buffer_store(staged, _activated(steps.activation, staged[lane]), [lane])
-            value = lanes_of(staged, lanes)
+            value = _activated(steps.activation, T.Bind(value))
         if steps.addend == "last":
             value = value + lanes_of(self.addend, lanes, start)
         store(self.y, lanes, value, start)

@@ -5,6 +5,8 @@ element. These are polynomials and quotients of polynomials of float32 arithmeti
 around them vectorizes. The coefficients are minimax fits made for this file (iteratively reweighted
 least squares in float64); the errors stated are the largest found over all of the function's range
 against float64, and tests hold them.
+
+Arguments are float32 expressions, scalars or vectors.
 """
 
 from __future__ import annotations
@@ -46,26 +48,27 @@ def exp(x: Any) -> Any:
 
 
 def _bounded(x: Any, low: float, high: float) -> Any:
-    return _select(x < _f(low), _f(low), _select(x > _f(high), _f(high), x))
+    least, most = spread(low, x), spread(high, x)
+    return _select(x < least, least, _select(x > most, most, x))
 
 
 def _exp_bounded(x: Any) -> Any:
     def scaled(n: Any) -> Any:
         def power(r: Any) -> Any:
-            value = _f(1.0) + (r + r * r * _horner(_EXP, r))
-            whole = tirx.Cast("int32", n)
-            half = tirx.shift_right(whole, tirx.const(1, "int32"))
+            value = spread(1.0, x) + (r + r * r * _horner(_EXP, r))
+            whole = tirx.Cast(_like("int32", x), n)
+            half = tirx.shift_right(whole, _broadcast(tirx.const(1, "int32"), x))
             # Two factors, since 2^128 and 2^-150 are no float32 numbers.
             return value * _power_of_two(half) * _power_of_two(whole - half)
 
-        return _let(x - n * _f(_LN2_HIGH) - n * _f(_LN2_LOW), power)
+        return _let(x - n * spread(_LN2_HIGH, x) - n * spread(_LN2_LOW, x), power)
 
-    return _let(tirx.nearbyint(x * _f(1 / math.log(2))), scaled)
+    return _let(tirx.nearbyint(x * spread(1 / math.log(2), x)), scaled)
 
 
 def _power_of_two(n: Any) -> Any:
-    bits = tirx.shift_left(n + tirx.const(127, "int32"), tirx.const(23, "int32"))
-    return tirx.reinterpret("float32", bits)
+    bias, places = (_broadcast(tirx.const(number, "int32"), n) for number in (127, 23))
+    return tirx.reinterpret(_like("float32", n), tirx.shift_left(n + bias, places))
 
 
 def erf(x: Any) -> Any:
@@ -80,7 +83,8 @@ def tanh(x: Any) -> Any:
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + e^-x) of a float32 expression, relative error at most 4e-7; 0 instead of 3e-39."""
-    return _f(1.0) / (_f(1.0) + exp(_f(0.0) - x))
+    one = spread(1.0, x)
+    return one / (one + exp(spread(0.0, x) - x))
 
 
 def _odd_quotient(x: Any, limit: float, p: Sequence[float], q: Sequence[float]) -> Any:
@@ -91,14 +95,30 @@ def _odd_quotient(x: Any, limit: float, p: Sequence[float], q: Sequence[float]) 
 
 
 def _horner(coefficients: Sequence[float], x: Any) -> Any:
-    value = _f(coefficients[-1])
+    value = spread(coefficients[-1], x)
     for coefficient in coefficients[-2::-1]:
-        value = value * x + _f(coefficient)
+        value = value * x + spread(coefficient, x)
     return value
 
 
-def _f(value: float) -> Any:
-    return tirx.const(value, "float32")
+def spread(value: float, like: Any) -> Any:
+    """A constant in as many lanes as an expression has."""
+    return _broadcast(tirx.const(value, "float32"), like)
+
+
+def _broadcast(scalar: Any, like: Any) -> Any:
+    lanes = _lanes(like)
+    return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
+
+
+def _like(dtype: str, like: Any) -> str:
+    lanes = _lanes(like)
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def _lanes(expression: Any) -> int:
+    _, _, lanes = prim_dtype(expression).partition("x")
+    return int(lanes or 1)
 
 
 def _select(condition: Any, true: Any, false: Any) -> Any:
@@ -106,7 +126,7 @@ def _select(condition: Any, true: Any, false: Any) -> Any:
 
 
 def _let(value: Any, body: Callable[[Any], Any]) -> Any:
-    variable = tirx.Var("v", "float32")
+    variable = tirx.Var("v", prim_dtype(value))
     return tirx.Let(variable, value, body(variable))
 
 
@@ -136,4 +156,4 @@ def prim_dtype(expression: Any) -> str:
     return str(expression.ty.dtype)
 
 
-__all__ = ["erf", "exp", "expand", "prim", "prim_dtype", "sigmoid", "tanh"]
+__all__ = ["erf", "exp", "expand", "prim", "prim_dtype", "sigmoid", "spread", "tanh"]
