@@ -24,6 +24,8 @@ Codes = npt.NDArray[np.uint8]
 
 # Elements encoded at a time, which bounds the float64 copies.
 _CHUNK = 1 << 18
+# Up to so many thresholds comparing with each is faster than a binary search.
+_FEW = 31
 
 
 class NumberFormat(abc.ABC):
@@ -77,7 +79,7 @@ class NumberFormat(abc.ABC):
 
         def nearest(part: Reals) -> Codes:
             refuse_nan(part, self.name)
-            return grid.codes[np.searchsorted(grid.thresholds, part)]
+            return grid.codes[grid.rank(part)]
 
         return in_chunks(nearest, x)
 
@@ -134,6 +136,17 @@ class Grid:
     levels: npt.NDArray[np.float64]
     codes: Codes
     thresholds: npt.NDArray[np.float64]
+
+    def rank(self, x: Reals) -> npt.NDArray[np.integer]:
+        """Index of the level nearest to each `x`, which holds no NaN."""
+        if len(self.thresholds) > _FEW:
+            return np.searchsorted(self.thresholds, x)
+        rank = np.zeros(x.shape, np.uint8)
+        above = np.empty(x.shape, np.bool_)
+        for threshold in self.thresholds:
+            np.greater(x, threshold, out=above)
+            rank += above.view(np.uint8)
+        return rank
 
 
 def make_grid(levels: npt.NDArray[np.float64], codes: npt.NDArray[np.integer]) -> Grid:
