@@ -1,9 +1,8 @@
-"""What is said about a compilation: the manifest, the interface, the reference, the budgets."""
+"""What is said about a compilation: the manifest and the interface."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -41,8 +40,10 @@ def table_rows(state: Compilation) -> dict[str, object]:
     return {"recipe": state.recipe.name, "fewbits": __version__}
 
 
-def describe(state: Compilation, inputs: list[Port], outputs: list[Port]) -> dict[str, Any]:
-    """The manifest, as far as it is known before anything is built."""
+def describe(
+    state: Compilation, inputs: list[Port], outputs: list[Port], *, kept: bool = True
+) -> dict[str, Any]:
+    """The manifest, as far as it is known before anything is built; `kept`: the float model is."""
     assert state.product is not None
     return {
         "fewbits": {"version": __version__, "manifest": MANIFEST_VERSION},
@@ -50,6 +51,7 @@ def describe(state: Compilation, inputs: list[Port], outputs: list[Port]) -> dic
             "name": state.name,
             "sha256": sha256(state.imported.onnx_model.SerializeToString(deterministic=True)),
             "opset": state.imported.opset,
+            "kept": kept,
         },
         "target": state.target.name,
         "board": state.options.board,
@@ -83,17 +85,3 @@ def _describe_calibration(state: Compilation) -> dict[str, Any] | None:
         "samples": samples,
         "sha256": sha256("".join(digest).encode()),
     }
-
-
-def write_reference(state: Compilation, folder: Path) -> None:
-    """What `verify` compares with: the float model, and the module that the product computes."""
-    import tvm
-
-    assert state.product is not None
-    reference = folder / "reference"
-    reference.mkdir()
-    (reference / "model.onnx").write_bytes(
-        state.imported.onnx_model.SerializeToString(deterministic=True)
-    )
-    for name, module in state.product.references(state.reference).items():
-        (reference / f"{name}.json").write_text(tvm.ir.save_json(module), "utf-8")

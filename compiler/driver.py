@@ -15,11 +15,12 @@ from ..targets.catalogue import get_target
 from ..targets.project import check_replaceable, output_folder
 from .artifact import MANIFEST, Artifact, file_hashes, manifest_text
 from .data import Batch, Source, load_arrays, open_batches, random_batches
-from .description import describe, ports, table_rows, write_reference
+from .description import describe, ports, table_rows
 from .files import write_file
 from .options import Options
 from .progress import Progress, layer_progress, quiet
 from .recipe import Recipe, load_recipe
+from .reference import write_reference
 
 if TYPE_CHECKING:
     from tvm import ir
@@ -247,8 +248,9 @@ def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, A
     inputs, outputs = ports(state)
     golden = golden_samples(state, Oracle(product.module), inputs)
     product.emit(folder, golden, table_rows(state))
-    write_reference(state, folder)
-    manifest = describe(state, inputs, outputs)
+    whole = _float_model(state)
+    write_reference(folder, whole, product.references(state.reference))
+    manifest = describe(state, inputs, outputs, kept=whole is not None)
     if options.reaches("build"):
         progress.phase("build")
         manifest.update(product.build(folder, manifest["layers"]))
@@ -261,6 +263,13 @@ def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, A
         write_report(folder, manifest)
     manifest["files"] = file_hashes(folder)
     return manifest
+
+
+def _float_model(state: Compilation) -> Any:
+    """The float model, if it is to be kept; None where its weights are in files of their own."""
+    model = state.imported.onnx_model
+    elsewhere = any(t.data_location == t.EXTERNAL for t in model.graph.initializer)
+    return None if elsewhere or not state.options.keep_model else model
 
 
 def _request(state: Compilation) -> Request:

@@ -15,6 +15,7 @@ from .artifact import Artifact
 from .data import Batch, check_batch, load_arrays
 from .execution import batch_codes, count_samples, encode_batch, run_artifact
 from .progress import Progress, quiet
+from .reference import FLOAT_MODEL, read_module, reference_file
 from .symbols import batch_of, concrete, sizes_of
 from .verify import CHUNK, Oracle, same
 
@@ -27,9 +28,9 @@ class Evaluation:
         samples: how many were run.
         exact: how many agreed with the oracle bit for bit, in every output.
         score: accuracy against labels, None without labels.
-        float_score: the same of onnxruntime's float model.
-        snr_db: of the first output against onnxruntime, over all samples.
-        agreement: share of samples whose largest output is onnxruntime's.
+        float_score: the same of onnxruntime's float model; None where the artifact has none.
+        snr_db: of the first output against onnxruntime, over all samples; None as before.
+        agreement: share of samples whose largest output is onnxruntime's; None as before.
         instructions: (least, mean, most) instructions per inference, None on the host.
     """
 
@@ -83,18 +84,23 @@ def evaluate_artifact(
     exact = _exactness(artifact, batch, codes)
     first = artifact.outputs[0]
     real = first.to_real(codes[first.name])
-    wanted = np.concatenate(list(float_outputs(artifact, batch)))
-    wanted = wanted.reshape(real.shape)
-    noise = float(((real - wanted).astype(np.float64) ** 2).sum())
-    signal = float((wanted.astype(np.float64) ** 2).sum())
+    wanted = None
+    if artifact.manifest["model"].get("kept", True):
+        wanted = np.concatenate(list(float_outputs(artifact, batch))).reshape(real.shape)
     classes = real.ndim == 2 and real.shape[1] > 1
+    if not classes:
+        labels = None
     return Evaluation(
         samples=count,
         exact=exact,
-        score=accuracy(real, labels) if classes and labels is not None else None,
-        float_score=accuracy(wanted, labels) if classes and labels is not None else None,
-        snr_db=float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else None,
-        agreement=float((real.argmax(1) == wanted.argmax(1)).mean()) if classes else None,
+        score=None if labels is None else accuracy(real, labels),
+        float_score=None if labels is None or wanted is None else accuracy(wanted, labels),
+        snr_db=None if wanted is None else _snr_db(real, wanted),
+        agreement=(
+            float((real.argmax(1) == wanted.argmax(1)).mean())
+            if classes and wanted is not None
+            else None
+        ),
         instructions=(
             (min(instructions), float(np.mean(instructions)), max(instructions))
             if instructions
@@ -103,21 +109,11 @@ def evaluate_artifact(
     )
 
 
-def _reference(artifact: Artifact, name: str) -> Path:
-    """A file of the artifact's reference.
-
-    Raises:
-        FewbitsError: ``not-an-artifact`` when it is missing.
-    """
-    path = artifact.folder / "reference" / name
-    if not path.is_file():
-        raise FewbitsError(
-            "not-an-artifact",
-            f"the artifact lacks reference/{name}",
-            where=str(artifact.folder),
-            hint="compile the model again",
-        )
-    return path
+def _snr_db(real: np.ndarray, wanted: np.ndarray) -> float | None:
+    """Signal to noise ratio; None where one of them is nothing."""
+    noise = float(((real - wanted).astype(np.float64) ** 2).sum())
+    signal = float((wanted.astype(np.float64) ** 2).sum())
+    return float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else None
 
 
 def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float | None:
@@ -128,21 +124,7 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def _exactness(artifact: Artifact, batch: Batch, codes: Mapping[str, np.ndarray]) -> int:
-    import tvm
-
-    from .. import ops  # noqa: F401  (registers the dialect before the module is read)
-    from ..ops import integer  # noqa: F401
-
-    path = _reference(artifact, f"{get_target(artifact.target).oracle}.json")
-    try:
-        oracle = Oracle(tvm.ir.load_json(path.read_text("utf-8")))
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
-        raise FewbitsError(
-            "not-an-artifact",
-            f"cannot read the reference: {str(error)[:200]}",
-            where=str(path),
-            hint="compile the model again",
-        ) from error
+    oracle = Oracle(read_module(artifact.folder, get_target(artifact.target).oracle))
     expected = oracle(encode_batch(batch, artifact.inputs))
     agree = np.ones(len(expected[0]), bool)
     match = float(artifact.manifest.get("float_match", 1e-4))
@@ -156,7 +138,7 @@ def float_outputs(artifact: Artifact, batch: Batch) -> Iterator[np.ndarray]:
     """onnxruntime's first output of the float model, a few samples or one at a time."""
     import onnxruntime
 
-    path = _reference(artifact, "model.onnx")
+    path = reference_file(artifact.folder, FLOAT_MODEL)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base

@@ -36,6 +36,8 @@ class Options:
         tuning: folder with records of tuned kernels; None to use none. By default the one that
             `fewbits tune` writes.
         golden: how many golden vectors to ship.
+        keep_model: put the float model into the product's folder, so that `verify` can compare
+            with it.
         to: the last phase.
         dump_ir: a folder for the module after every phase.
         force: overwrite an output folder that fewbits did not write.
@@ -55,6 +57,7 @@ class Options:
     cache: Path | None = None
     tuning: Path | None = dataclasses.field(default_factory=default_folder)
     golden: int = 4
+    keep_model: bool = True
     to: str = "verify"
     dump_ir: Path | None = None
     force: bool = False

@@ -153,6 +153,9 @@ def compile_(
         Path | None, typer.Option("--data", help="Evaluation set: verify with it as well.")
     ] = None,
     golden: Annotated[int, typer.Option(help="Golden vectors to ship.")] = 4,
+    keep_model: Annotated[
+        bool, typer.Option(help="Keep the float model for `fewbits verify` to compare with.")
+    ] = True,
     to: Annotated[str, typer.Option(help="Last phase.")] = "verify",
     dump_ir: Annotated[
         Path | None, typer.Option("--dump-ir", help="Write the module after every phase.")
@@ -194,6 +197,7 @@ def compile_(
             pass_options=_pass_options(keep_float, observer),
             tuning=_tuning(tuning, no_tuning),
             golden=golden,
+            keep_model=keep_model,
             to="lower" if dry_run else to,
             dump_ir=dump_ir,
             force=force,
