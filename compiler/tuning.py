@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: The size of a symbolic dimension that nobody gave, the batch excepted, which is 1.
 TYPICAL_SIZE = 128
+
+_TRACKER_SECONDS = 10.0
 
 #: Opens what builds and runs, with a folder for its files; tests bring their own.
 OpenBench = Callable[["CpuTarget", Path], "Bench"]
@@ -236,6 +239,8 @@ def _machines(tracker: tuple[str, int, str]) -> int:
 
     host, port, key = tracker
     try:
+        # TVM itself goes on trying for minutes.
+        socket.create_connection((host, port), timeout=_TRACKER_SECONDS).close()
         servers = rpc.connect_tracker(host, port).summary()["queue_info"].get(key, {})
     except (OSError, RuntimeError) as error:
         raise FewbitsError(

@@ -147,7 +147,7 @@ def arguments(variant: Variant, binding: Mapping[str, int]) -> list[np.ndarray]:
 def local_bench(
     target: tvm_target.Target,
     folder: Path,
-    link: Callable[[Any, Path], None],
+    link: Callable[..., None],
     threads: int,
     config: Any,
 ) -> Bench:
@@ -164,7 +164,7 @@ def local_bench(
 def remote_bench(
     target: tvm_target.Target,
     folder: Path,
-    link: Callable[[Any, Path], None],
+    link: Callable[..., None],
     tracker: tuple[str, int, str],
     config: Any,
     machines: int,
@@ -186,7 +186,7 @@ def evaluator_config(repeat: int = 3, milliseconds: int = 20) -> Any:
     return ms.runner.EvaluatorConfig(number=1, repeat=repeat, min_repeat_ms=milliseconds)
 
 
-def _builder(folder: Path, link: Callable[[Any, Path], None]) -> Any:
+def _builder(folder: Path, link: Callable[..., None]) -> Any:
     return ms.builder.LocalBuilder(
         max_workers=os.cpu_count() or 1,
         timeout_sec=_BUILD_SECONDS,

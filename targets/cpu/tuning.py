@@ -60,10 +60,6 @@ def layers_of(module: ir.IRModule, sites: Iterable[Site]) -> list[str]:
     return found
 
 
-def kernel_linker(target: CpuTarget) -> Callable[[Any, Path], None]:
-    """Links a kernel alone to a library."""
-    return functools.partial(_link, target.architecture)
-
-
-def _link(machine: str, module: Any, path: Path) -> None:
-    link(module, machine, path)
+def kernel_linker(target: CpuTarget) -> Callable[..., None]:
+    """Links a kernel alone: ``linker(module, path=...)``."""
+    return functools.partial(link, machine=target.architecture)
