@@ -22,7 +22,6 @@ from functools import partial
 import numpy as np
 import onnx
 from fewbits.compiler import driver
-from fewbits.compiler.artifact import Port
 from fewbits.compiler.description import ports
 from fewbits.compiler.driver import Compilation
 from fewbits.compiler.execution import encode_batch
@@ -68,8 +67,11 @@ def run(job: Job) -> Finding:
         data = None if job.recipe in ("float", "w4-g128", "w8a8") else samples
         state = driver.compile(model.SerializeToString(), None, options, data)
         assert isinstance(state, Compilation) and isinstance(state.product, CpuProduct)
-        call = _function(state.product)
-        return finding(*_compare(job, model, state, call, samples))
+        few = {name: array[:RUN] for name, array in samples.items()}
+        kind, detail = against_oracle(state, few)
+        if kind == "ok" and job.recipe == "float":
+            kind, detail = _far(model, state, few)
+        return finding(kind, detail)
     except FewbitsError as error:
         return finding("refused", f"{error.code}: {error.message}")
     except Exception:
@@ -85,7 +87,8 @@ def _open_batch(model: onnx.ModelProto, name: str) -> None:
             value.type.tensor_type.ClearField("shape")
 
 
-def _function(product: CpuProduct) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+def function_of(product: CpuProduct) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """The library as a function, without linking it."""
     import tvm
     from tvm.runtime.vm import VirtualMachine
 
@@ -99,40 +102,35 @@ def _function(product: CpuProduct) -> Callable[[Sequence[np.ndarray]], list[np.n
     return call
 
 
-def _compare(
-    job: Job,
-    model: onnx.ModelProto,
-    state: Compilation,
-    call: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
-    samples: dict[str, np.ndarray],
-) -> tuple[str, str]:
-    """The library against the oracle, and in float against onnxruntime."""
+def against_oracle(state: Compilation, samples: dict[str, np.ndarray]) -> tuple[str, str]:
+    """Whether the library computes what the oracle does: ``ok``, or what is wrong."""
     assert isinstance(state.product, CpuProduct)
-    few = {name: array[:RUN] for name, array in samples.items()}
+    call = function_of(state.product)
     inputs, outputs = ports(state)
-    codes = encode_batch(few, inputs)
+    codes = encode_batch(samples, inputs)
     whole = batch_of(inputs) is not None
     wanted = Oracle(state.product.module)(codes)
-    calls = [codes] if whole else [[array[n] for array in codes] for n in range(RUN)]
+    calls = [codes] if whole else [[a[n] for a in codes] for n in range(len(codes[0]))]
     for number, arrays in enumerate(calls):
-        results = call(arrays)
-        for port, got, want in zip(outputs, results, wanted, strict=True):
+        for port, got, want in zip(outputs, call(arrays), wanted, strict=True):
             one = want if whole else want[number]
             if got.shape != one.shape:
                 return "wrong shape", f"{port.name!r}: {got.shape}, not {one.shape}"
             found = distance(got, one)
             if not found <= state.product.float_match:
                 return "not the oracle's", f"{port.name!r}: {found:.3g} of its length"
-    return _far(model, few, outputs, wanted) if job.recipe == "float" else ("ok", "")
+    return "ok", ""
 
 
 def _far(
-    model: onnx.ModelProto,
-    samples: dict[str, np.ndarray],
-    outputs: Sequence[Port],
-    wanted: Sequence[np.ndarray],
+    model: onnx.ModelProto, state: Compilation, samples: dict[str, np.ndarray]
 ) -> tuple[str, str]:
-    for port, got, want in zip(outputs, wanted, onnxruntime_outputs(model, samples), strict=True):
+    """Whether the oracle computes what onnxruntime does."""
+    assert state.product is not None
+    inputs, outputs = ports(state)
+    found = Oracle(state.product.module)(encode_batch(samples, inputs))
+    wanted = onnxruntime_outputs(model, samples)
+    for port, got, want in zip(outputs, found, wanted, strict=True):
         error = float(np.abs(got.reshape(want.shape) - want).max())
         bound = FLOAT_TOLERANCE * (1.0 + float(np.abs(want).max()))
         if not error <= bound:
