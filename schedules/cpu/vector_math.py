@@ -47,6 +47,23 @@ def exp(x: Any) -> Any:
     return _let(x, lambda v: _let(_bounded(v, -104.0, 89.0), _exp_bounded))
 
 
+def exp_below_zero(x: Any) -> Any:
+    """e^x of a float32 expression that is at most 0, as `exp`; 0 below -87."""
+    return _let(x, lambda v: _let(v * spread(1 / math.log(2), v), lambda n: _small_power(v, n)))
+
+
+def _small_power(x: Any, quotient: Any) -> Any:
+    def scaled(n: Any) -> Any:
+        def power(r: Any) -> Any:
+            value = spread(1.0, x) + (r + r * r * _horner(_EXP, r))
+            power_of_two = _power_of_two(tirx.Cast(_like("int32", x), n))
+            return _select(x < spread(-87.0, x), spread(0.0, x), value * power_of_two)
+
+        return _let(x - n * spread(_LN2_HIGH, x) - n * spread(_LN2_LOW, x), power)
+
+    return _let(tirx.nearbyint(quotient), scaled)
+
+
 def _bounded(x: Any, low: float, high: float) -> Any:
     least, most = spread(low, x), spread(high, x)
     return _select(x < least, least, _select(x > most, most, x))
@@ -156,4 +173,6 @@ def prim_dtype(expression: Any) -> str:
     return str(expression.ty.dtype)
 
 
-__all__ = ["erf", "exp", "expand", "prim", "prim_dtype", "sigmoid", "spread", "tanh"]
+__all__ = [
+    "erf", "exp", "exp_below_zero", "expand", "prim", "prim_dtype", "sigmoid", "spread", "tanh",
+]  # fmt: skip

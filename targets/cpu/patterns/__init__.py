@@ -15,6 +15,7 @@ from tvm import ir, relax
 from ....passes.layers import Layer, find_layers
 from ....passes.rewrite import Rewriter, variables
 from ....schedules.tuning.choices import Choices
+from .attention import emit_attention, find_attention
 from .chains import Chain, Readers
 from .int8 import int8_linear
 from .outliers import outlier_linear
@@ -58,9 +59,15 @@ def select_kernels(
             chains[chain.last] = (layer, chain)
             inner.update(chain.inner)
             taken.update((*chain.inner, chain.last))
+    attention = find_attention(rewriter.bindings, readers)
     for var, value in rewriter.bindings:
         if var in inner:
             continue
+        if var in attention:
+            made = emit_attention(selection, attention[var])
+            if made is not None:
+                rewriter.replace(var, made)
+                continue
         if var in chains:
             made = _kernel(selection, *chains[var])
             if made is not None:
