@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +202,7 @@ def test_this_machine_measures(tmp_path: Path) -> None:
 @pytest.fixture
 def tracker() -> Iterator[tuple[str, int, str]]:
     """A tracker with one machine, both of them processes here."""
+    pytest.importorskip("tornado", reason="TVM's tracker needs tornado")
     from tvm import rpc
     from tvm.rpc.tracker import Tracker
 
@@ -211,6 +213,11 @@ def tracker() -> Iterator[tuple[str, int, str]]:
             host="127.0.0.1", port=19300, port_end=19400, key="desk", silent=True,
             tracker_addr=("127.0.0.1", tracker.port),
         )  # fmt: skip
+        session = rpc.connect_tracker("127.0.0.1", tracker.port)
+        for _ in range(300):
+            if session.summary()["queue_info"].get("desk", {}).get("free"):
+                break
+            time.sleep(0.1)
         yield ("127.0.0.1", tracker.port, "desk")
     finally:
         if server is not None:
