@@ -11,6 +11,10 @@ from tvm import relax
 
 Legalization = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
+#: Annotations of blocks for those who schedule them: a step of a search, whose value the next step
+#: reads several times; the weights that a `decode` gives.
+STAGE, DECODED = "fewbits.stage", "fewbits.decoded"
+
 #: For ``relax.transform.LegalizeOps``, by operator; `legalize_decode` and `legalize_activations`
 #: fill it.
 COMPRESSED: dict[str, Legalization] = {}

@@ -8,7 +8,7 @@ from tvm.ir import prim
 
 from ...formats.integer import Integer
 from ...formats.parse import parse_format
-from .legalize import legalizes
+from .legalize import STAGE, legalizes
 from .rounding import levels_and_thresholds
 
 _SMALLEST = 2.0**-126
@@ -97,6 +97,7 @@ def _step(values: te.Tensor, thresholds: te.Tensor, found: te.Tensor, half: int)
             )
         ),
         name="place",
+        attrs={STAGE: 1},
     )
 
 

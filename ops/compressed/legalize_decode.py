@@ -23,7 +23,7 @@ from ...formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor, pa
 from ...formats.parse import parse_format
 from ...formats.plain import PLAIN_TYPES
 from ...formats.sparsity import Bitmap, Dense, NofM, Sparsity, parse_sparsity
-from .legalize import legalizes
+from .legalize import DECODED, legalizes
 from .legalize_scales import float_of, scales_of, tables_of
 
 #: Bits beyond which an index into a tensor's bits does not fit 32 bits.
@@ -187,10 +187,18 @@ def _values(stored: Plain) -> te.Tensor:
     sparsity = stored.sparsity
     if isinstance(sparsity, Dense):
         return te.compute(
-            stored.shape, lambda *at: stored.value(stored.flat(at), at), name="decoded"
+            stored.shape,
+            lambda *at: stored.value(stored.flat(at), at),
+            name="decoded",
+            attrs={DECODED: 1},
         )
     if isinstance(sparsity, NofM):
-        return te.compute(stored.shape, lambda *at: _of_group(stored, sparsity, at), name="decoded")
+        return te.compute(
+            stored.shape,
+            lambda *at: _of_group(stored, sparsity, at),
+            name="decoded",
+            attrs={DECODED: 1},
+        )
     return _walked(stored, _bitmap if isinstance(sparsity, Bitmap) else _rows)
 
 

@@ -31,7 +31,8 @@ def few_bit_weight(call: Any, weights: Mapping[relax.Var, relax.Call]) -> relax.
         return relax.Call(call.op, [relax.Tuple(fields)], call.attrs, call.ty_args)
     operator, first = call.op.name, call.args[0] if call.args else None
     if operator == "relax.astype" and isinstance(first, ir.GenericConst):
-        array = first.value.numpy()  # pyright: ignore[reportAttributeAccessIssue]
+        constant: Any = first
+        array = constant.value.numpy()
         if array.dtype == np.float16 and str(call.ty.dtype) == "float32":
             return few_bit_weight(decode_call(PlainTensor.from_array(array, "float16")), weights)
     if operator in _MOVES and isinstance(first, relax.Var) and first in weights:

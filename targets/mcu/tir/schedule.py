@@ -15,6 +15,8 @@ from tvm import ir, s_tir, tirx
 from tvm.ir import prim
 from tvm.s_tir.schedule import SBlockRV, Schedule, ScheduleError
 
+from ....ops.compressed.legalize import DECODED, STAGE
+
 #: A producer is recomputed at every use where that adds at most this many operations.
 RECOMPUTED_OPERATIONS = 4
 _ROOT = "fewbits.root"
@@ -40,6 +42,7 @@ def schedule(function: tirx.PrimFunc) -> tirx.PrimFunc:
     _stage_reductions(sch, root)
     _inline(sch, root)
     _reduced_last(sch, root)
+    _weights_first(sch, root)
     _sink(sch, root)
     _initialize_outside(sch, root)
     return sch.mod["main"]
@@ -81,7 +84,7 @@ def multiply_accumulates(function: tirx.PrimFunc) -> int:
         while isinstance(term, prim.Cast):
             term = term.value
         if isinstance(term, prim.Mul):
-            total += _iterations(sch, block)
+            total += int(_iterations(sch, block))
     return total
 
 
@@ -109,8 +112,12 @@ def _begin(function: tirx.PrimFunc) -> tuple[Schedule, SBlockRV] | None:
     return sch, sch.get_sblock(_ROOT)
 
 
-def _iterations(sch: Schedule, block: SBlockRV) -> int:
-    return math.prod(int(sch.get(loop).extent) for loop in sch.get_loops(block))
+def _iterations(sch: Schedule, block: SBlockRV) -> float:
+    """How often a block runs; infinite where that depends on an outer loop."""
+    extents = [sch.get(loop).extent for loop in sch.get_loops(block)]
+    if not all(isinstance(extent, prim.IntImm) for extent in extents):
+        return math.inf
+    return math.prod(int(extent) for extent in extents)
 
 
 def _stage_reductions(sch: Schedule, root: SBlockRV) -> None:
@@ -127,16 +134,21 @@ def _stage_reductions(sch: Schedule, root: SBlockRV) -> None:
 def _inline(sch: Schedule, root: SBlockRV) -> None:
     for block in sch.get_child_blocks(root):
         consumers = sch.get_consumers(block)
-        if not consumers or sch.get(block).init is not None:
+        body = sch.get(block)
+        if not consumers or body.init is not None or STAGE in body.annotations:
             continue
         produced = max(_iterations(sch, block), 1)
         uses = sum(_iterations(sch, consumer) for consumer in consumers) / produced
-        extra = _cost(sch.get(block)) * max(uses - 1, 0)
+        extra = _cost(body) * max(uses - 1, 0)
         if extra <= RECOMPUTED_OPERATIONS:
             try:
                 sch.compute_inline(block)
             except ScheduleError:
                 continue
+            if DECODED in body.annotations and sch.get(consumers[0]).init is None:
+                # What only moves the weights now decodes them.
+                for consumer in consumers:
+                    sch.annotate(consumer, DECODED, 1)
 
 
 def _cost(block: s_tir.SBlock) -> int:
@@ -198,6 +210,45 @@ def _reduced_last(sch: Schedule, root: SBlockRV) -> None:
             order = [*sorted(kept), *(i for i in range(len(loops)) if i not in kept)]
             with contextlib.suppress(ScheduleError):
                 sch.reorder(*(loops[position] for position in order))
+
+
+def _weights_first(sch: Schedule, root: SBlockRV) -> None:
+    """Of a product with decoded weights, loop over the output channels outside.
+
+    The weights of one channel are then decoded, used for all rows and forgotten.
+    """
+    for weights in sch.get_child_blocks(root):
+        if DECODED not in sch.get(weights).annotations:
+            continue
+        for product in sch.get_consumers(weights):
+            body = sch.get(product)
+            channels = _indices_of(body, sch.get(weights).writes[0].source)
+            if body.init is None or not channels:
+                continue
+            # The accumulator is moved into the loops of the block that copies it out.
+            for block in (product, *sch.get_consumers(product)):
+                loops = sch.get_loops(block)
+                if len(loops) == len(sch.get(block).iter_vars) > max(channels):
+                    order = [*channels, *(i for i in range(len(loops)) if i not in channels)]
+                    with contextlib.suppress(ScheduleError):
+                        sch.reorder(*(loops[position] for position in order))
+
+
+def _indices_of(block: s_tir.SBlock, source: ir.Var) -> list[int]:
+    """Positions of the block's spatial iterators with which it reads a buffer."""
+    variables = [one.var for one in block.iter_vars if one.iter_type == one.DataPar]
+    found: set[int] = set()
+
+    def visit(load: ir.TensorLoad) -> None:
+        if load.source.same_as(source):
+            found.update(
+                position
+                for position, variable in enumerate(variables)
+                if any(variable.same_as(index) for index in load.indices)
+            )
+
+    tvm_ffi.structural_walk(block.body, [(ir.TensorLoad, visit)])
+    return sorted(found)
 
 
 def _sink(sch: Schedule, root: SBlockRV) -> None:
