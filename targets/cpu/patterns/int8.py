@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from tvm import relax
+import tvm_ffi
+from tvm import ir, relax
 
 from ....formats.compressed import CompressedTensor
 from ....formats.granularity import PerChannel, PerTensor
@@ -101,15 +102,36 @@ def _codes(
 ) -> tuple[relax.Expr, relax.Expr | None]:
     """Words and scales of a quantized value; each value is quantized once."""
     x = selection.rewriter.map(activation.x)
+    source, factors = _unscaled(selection, activation)
     scale = None if activation.scale is None else float(activation.scale)
     key = (x, (activation.integer, activation.kind, scale))
     if key not in selection.quantized:
-        selection.quantized[key] = _quantize(selection, activation, x, layer.name)
+        selection.quantized[key] = _quantize(selection, activation, source, factors, layer.name)
     return selection.quantized[key]
 
 
+def _unscaled(
+    selection: Selection, activation: _Activation
+) -> tuple[relax.Expr, np.ndarray | None]:
+    """What is quantized, as a value times a constant for each channel (smoothing), or as it is."""
+    x: Any = activation.x
+    call: Any = selection.rewriter.values.get(x)
+    if operator_of(call) == "relax.multiply" and activation.kind != "tensor":
+        for value, other in (call.args, reversed(call.args)):
+            if isinstance(other, ir.GenericConst) and isinstance(value, relax.Var):
+                factors, length = as_array(other), int(x.ty.shape.values[-1])
+                same = bool(tvm_ffi.structural_equal(value.ty, x.ty))
+                if same and factors.size == length and factors.shape[-1:] == (length,):
+                    return selection.rewriter.map(value), factors.reshape(length)
+    return selection.rewriter.map(x), None
+
+
 def _quantize(
-    selection: Selection, activation: _Activation, x: relax.Expr, name: str
+    selection: Selection,
+    activation: _Activation,
+    x: Any,
+    factors: np.ndarray | None,
+    name: str,
 ) -> tuple[relax.Expr, relax.Expr | None]:
     integer = activation.integer
     sizes = leading(x)
@@ -117,13 +139,15 @@ def _quantize(
     kernel = QuantizeRows(
         selection.dot, known(sizes), int(x.ty.shape.values[-1]),
         integer.minimum, integer.maximum, integer.reach, activation.kind,
+        factors is not None,
     )  # fmt: skip
+    inputs = [x] if factors is None else [x, constant(factors)]
     words = tensor_type((rows, kernel.words), "int32")
     if activation.scale is not None:
         scale = constant(activation.scale.reshape(1))
-        return selection.emit(kernel, [x, scale], [words], name), None
+        return selection.emit(kernel, [*inputs, scale], [words], name), None
     scales = tensor_type((rows if activation.kind == "token" else 1,), "float32")
-    both = selection.emit(kernel, [x], [words, scales], name)
+    both = selection.emit(kernel, inputs, [words, scales], name)
     first, second = (
         selection.rewriter.emit(relax.TupleGetItem(both, place), name) for place in range(2)
     )

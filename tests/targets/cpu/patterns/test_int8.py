@@ -97,3 +97,16 @@ def test_extremes() -> None:
     graph = Graph(x=(3, 32))
     quantized = graph(fake_quantize_call(graph.parameters[0], INT8, "token"))
     check(graph.module(graph.linear(quantized, weight(16, 32), "y")), {"x": x})
+
+
+@pytest.mark.parametrize("scale", ["token", "tensor", "static"])
+@pytest.mark.parametrize("length", [37, 64])
+def test_smoothing_factors_belong_to_the_rounding(scale: str, length: int) -> None:
+    graph = Graph(x=("N", length))
+    factors = constant(np.exp(values(length)))
+    smoothed = graph(op.multiply(factors, graph.parameters[0]))
+    static = relax.const(np.float32(0.02), "float32") if scale == "static" else None
+    kind = "tensor" if scale == "static" else scale
+    quantized = graph(fake_quantize_call(smoothed, INT8, kind, static))
+    module = graph.module(graph.linear(quantized, weight(32, length), "y"))
+    assert set(check(module, {"x": values(5, length)})) == {"y"}
