@@ -172,8 +172,9 @@ def search_multiples(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Per row, the multiple of least error: every fifth first, then those around each row's best.
 
-    The error of a row falls and rises with its scale once, but for a little noise; on real weights
-    what this finds is within 0.1 % of trying them all, in a quarter of the time.
+    The error of a row falls and rises with its scale once, but for noise. What this finds is within
+    half a percent of trying them all at 4 bits (within 2.5 % at 8, in blocks of 64), in a third of
+    the time.
 
     Args:
         multiples: ascending, ``[count]``.

@@ -10,7 +10,9 @@ of it beyond the last layer that asks for data.
         moments = sweep.moments(layer)           # of the layer's inputs, one per group
         sweep.replace(layer, compressed(layer.weight, moments))
 
-Layers that read the same value (query, key and value of an attention) share their moments.
+Layers that read the same value (query, key and value of an attention) share their moments. On
+request the samples also go through the module as it was, side by side, and `Sweep.drift` says how
+far a layer's inputs are from those.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,8 @@ class Sweep:
         device: where to compute, ``"cpu"`` or ``"cuda"``.
         budget: bytes of values that stay in memory; what is more waits in temporary files.
         folder: of these files; None for the system's.
+        reference: samples also go through the module as it was, for `drift`: twice the time and
+            values.
     """
 
     def __init__(
@@ -66,7 +71,14 @@ class Sweep:
         device: str = "cpu",
         budget: int = BUDGET,
         folder: str | Path | None = None,
+        reference: bool = False,
     ) -> None:
+        self._reference: Sweep | None = None
+        if reference:
+            budget //= 2
+            self._reference = Sweep(
+                module, calibration, device=device, budget=budget, folder=folder
+            )
         self.calibration = calibration
         self.device = device
         self._module = module
@@ -74,6 +86,7 @@ class Sweep:
         self._spill = Spill(budget, folder)
         self._replaced: dict[str, Any] = {}
         self._moments: dict[_Place, list[Hessian]] = {}
+        self._drift: dict[_Place, list[torch.Tensor]] = {}
         self._environments: list[Environment] | None = None
         self._next = 0
 
@@ -111,12 +124,38 @@ class Sweep:
                 where=layer.name,
                 hint="take solver rtn or mse for embeddings",
             )
-        place = _Place(layer.input, "" if layer.kind == "linear" else geometry(layer))
+        place = _place(layer)
         if place not in self._moments:
             with torch.no_grad():
                 self._run_to(layer)
                 self._moments[place] = self._observe(layer)
         return self._moments[place]
+
+    def drift(self, layer: Layer) -> list[torch.Tensor]:
+        """How the layer's inputs x differ from those in the module as it was.
+
+        Needs ``reference=True``.
+
+        Returns:
+            ``(2 / N) sum (x_float - x) x^T`` over the same N vectors as `moments`, one per group.
+
+        Raises:
+            FewbitsError: as `moments`.
+        """
+        moments = self.moments(layer)
+        place, reference = _place(layer), self._reference
+        assert reference is not None
+        if place not in self._drift:
+            with torch.no_grad():
+                reference._run_to(layer)
+                sums = [torch.zeros_like(m.value) for m in moments]
+                for now, then in zip(self._vectors(layer), reference._vectors(layer), strict=True):
+                    for total, x, original in zip(sums, now, then, strict=True):
+                        rows = x.reshape(-1, x.shape[-1])
+                        total.addmm_((original.reshape(rows.shape) - rows).T, rows)
+            scales = [2 / max(m.samples, 1) for m in moments]
+            self._drift[place] = [t * s for t, s in zip(sums, scales, strict=True)]
+        return self._drift[place]
 
     def _start(self) -> list[Environment]:
         if self.calibration is None:
@@ -157,6 +196,7 @@ class Sweep:
             self._spill.balance(self._environments, self._needed)
             for place in [place for place in self._moments if place.source in step.last]:
                 del self._moments[place]
+                self._drift.pop(place, None)
 
     def _run(self, step: Step, new: relax.Call | None, environment: Environment) -> Any:
         if self.device != "cpu":
@@ -195,26 +235,33 @@ class Sweep:
     def _observe(self, layer: Layer) -> list[Hessian]:
         columns = math.prod(layer.shape[1:])
         found = [Hessian(columns, device=self.device) for _ in range(layer.groups)]
+        for groups in self._vectors(layer):
+            for hessian, vectors in zip(found, groups, strict=True):
+                try:
+                    hessian.add(vectors)
+                except FewbitsError as error:
+                    raise FewbitsError(
+                        "not-finite",
+                        "the layer's input becomes NaN or infinite on the calibration data",
+                        where=layer.name,
+                        hint="check that the data is preprocessed as in training, or put the "
+                        "layer on the list `ignore`",
+                    ) from error
+        return found
+
+    def _vectors(self, layer: Layer) -> Iterator[Sequence[torch.Tensor]]:
+        """What the layer multiplies, piece by piece; an entry ``[..., columns]`` per group."""
         assert self._environments is not None
         for environment, kept in zip(self._environments, self._kept, strict=True):
             value = on_device(self._evaluator.evaluate(layer.input, environment), self.device)
             if layer.kind == "linear":
-                parts = [[without_padding(value, kept)]]
+                yield [without_padding(value, kept)]
             else:
-                parts = patches(layer, value)
-            for groups in parts:
-                for hessian, vectors in zip(found, groups, strict=True):
-                    try:
-                        hessian.add(vectors)
-                    except FewbitsError as error:
-                        raise FewbitsError(
-                            "not-finite",
-                            "the layer's input becomes NaN or infinite on the calibration data",
-                            where=layer.name,
-                            hint="check that the data is preprocessed as in training, or put the "
-                            "layer on the list `ignore`",
-                        ) from error
-        return found
+                yield from patches(layer, value)
+
+
+def _place(layer: Layer) -> _Place:
+    return _Place(layer.input, "" if layer.kind == "linear" else geometry(layer))
 
 
 def _bytes(value: Any) -> int:

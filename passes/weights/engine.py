@@ -26,6 +26,7 @@ from ..sequential import Sweep
 from ..solvers.hessian import Hessian
 from ..solvers.masks import default_storage
 from ..solvers.options import SolverOptions
+from ..solvers.retarget import retarget
 from ..solvers.solution import Solution, layer_loss
 from ..solvers.solve import solve
 from .shape import as_layer, stack
@@ -42,16 +43,20 @@ class Task:
         layer: of the module.
         candidates: how to solve it; of several the one with the least loss is kept (ANT).
         plain: what values are stored as where no number format is asked for.
+        compensate: aim at the float model's outputs instead of the layer's own (see `retarget`).
     """
 
     layer: Layer
     candidates: tuple[SolverOptions, ...]
     plain: PlainType = "float32"
+    compensate: bool = False
 
     @property
     def needs_data(self) -> bool:
         """Whether a candidate looks at the layer's inputs."""
-        return any(c.second_order or c.solver == "wanda" for c in self.candidates)
+        return self.compensate or any(
+            c.second_order or c.solver == "wanda" for c in self.candidates
+        )
 
 
 def compress_layers(
@@ -68,7 +73,13 @@ def compress_layers(
     Raises:
         FewbitsError: ``no-calibration``; what makes a layer's options impossible, with its name.
     """
-    sweep = Sweep(module, context.calibration, device=context.device)
+    # The ids that are looked up in a table are the same in every module.
+    tasks = [
+        dataclasses.replace(task, compensate=False) if task.layer.kind == "embedding" else task
+        for task in tasks
+    ]
+    reference = any(task.compensate for task in tasks)
+    sweep = Sweep(module, context.calibration, device=context.device, reference=reference)
     keys = _Keys(pass_name, module, tasks, context)
     found: dict[str, StoredTensor] = {}
     for number, task in enumerate(tasks):
@@ -131,7 +142,8 @@ class _Keys:
         """The finished solution of a layer, or a new one, which is kept."""
         if self._cache is None:
             return solve_it()
-        self._chain = key_of(self._chain, task.layer.name, repr(task.candidates), task.plain)
+        self._chain = key_of(self._chain, task.layer.name, repr(task.candidates), task.plain,
+                             str(task.compensate))  # fmt: skip
         if not task.needs_data:  # faster than reading
             return solve_it()
         try:
@@ -151,6 +163,10 @@ def _solve(task: Task, layer: Layer, sweep: Sweep) -> tuple[StoredTensor, dict[s
     """The stored weight as a matrix, and what is known about it."""
     moments = sweep.moments(layer) if task.needs_data else None
     weight = torch.from_numpy(np.array(layer.matrix, np.float32)).to(sweep.device)
+    if task.compensate:
+        assert moments is not None
+        groups = zip(weight.chunk(len(moments)), sweep.drift(layer), moments, strict=True)
+        weight = torch.cat([retarget(part, drift, m.value) for part, drift, m in groups])
     best: tuple[StoredTensor, list[Solution]] | None = None
     losses: dict[str, float] = {}
     for options in task.candidates:

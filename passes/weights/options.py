@@ -67,6 +67,8 @@ class WeightOptions:
             dense weight.
         activation_order: GPTQ goes from the most to the least excited column.
         damping: added to the Hessian's diagonal, as a share of its mean.
+        compensate: aim at the float model's outputs: a layer also makes up for what compression
+            did to its inputs. Needs data with every solver.
     """
 
     format: str | None = None
@@ -81,6 +83,7 @@ class WeightOptions:
     sparsity: float | str | None = None
     activation_order: bool = False
     damping: float = 0.01
+    compensate: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

@@ -28,11 +28,13 @@ class Prune(Pass):
         solver: ``sparsegpt``, ``obs``, ``wanda`` or ``magnitude``, see docs/compression.md.
         storage: of the kept values: ``float32``, ``float16``, ``bfloat16``.
         damping: added to the Hessian's diagonal, as a share of its mean.
+        compensate: aim at the float model's outputs: a layer also makes up for what pruning did to
+            its inputs. Needs data with every solver.
         embeddings: tables that are looked up in, too; with solver ``magnitude``.
         targets: the layers to prune; all if empty.
         ignore: layers that stay as they are.
-        overrides: for the layers that an entry selects, another `sparsity`, `solver`, `storage` or
-            `damping`. Later entries win.
+        overrides: for the layers that an entry selects, another `sparsity`, `solver`, `storage`,
+            `damping` or `compensate`. Later entries win.
     """
 
     name: ClassVar[str] = "prune"
@@ -41,6 +43,7 @@ class Prune(Pass):
     solver: Literal["sparsegpt", "obs", "wanda", "magnitude"] = "sparsegpt"
     storage: PlainType = "float32"
     damping: float = 0.01
+    compensate: bool = False
     embeddings: bool = False
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -70,11 +73,11 @@ class Prune(Pass):
         return compress_layers(self.name, module, tasks, context)
 
     def _task(self, layer: Layer) -> Task:
-        return Task(layer, (self._solver_options(),), self.storage)
+        return Task(layer, (self._solver_options(),), self.storage, self.compensate)
 
     def _solver_options(self) -> SolverOptions:
         sparsity = read_sparsity(self.sparsity)
         return SolverOptions(self.solver, sparsity=sparsity, damping=self.damping)
 
 
-_PER_LAYER = ("sparsity", "solver", "storage", "damping")
+_PER_LAYER = ("sparsity", "solver", "storage", "damping", "compensate")

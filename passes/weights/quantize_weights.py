@@ -24,8 +24,8 @@ class QuantizeWeights(Pass):
 
     Attributes:
         format, num_bits, type, strategy, group_size, solver, scale_method, scale_storage,
-            symmetric, sparsity, activation_order, damping: see `WeightOptions`; `format` is int4
-            where none is given.
+            symmetric, sparsity, activation_order, damping, compensate: see `WeightOptions`;
+            `format` is int4 where none is given.
         embeddings: tables that are looked up in, too.
         targets: the layers to compress; all if empty.
         ignore: layers that stay as they are.
@@ -46,6 +46,7 @@ class QuantizeWeights(Pass):
     sparsity: float | str | None = None
     activation_order: bool = False
     damping: float = 0.01
+    compensate: bool = False
     embeddings: bool = False
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -58,7 +59,10 @@ class QuantizeWeights(Pass):
             FewbitsError: ``no-calibration``; ``unknown-layer``, ``unknown-option``; whatever makes
                 a layer's format, granularity and shape impossible together.
         """
-        tasks = [Task(layer, options.solver_options()) for layer, options in self.plan(module)]
+        tasks = [
+            Task(layer, options.solver_options(), compensate=options.compensate)
+            for layer, options in self.plan(module)
+        ]
         return compress_layers(self.name, module, tasks, context)
 
     def plan(self, module: ir.IRModule) -> list[tuple[Layer, WeightOptions]]:

@@ -54,6 +54,23 @@ def test_moments_are_of_what_the_compressed_layers_before_compute(budget: int) -
         np.testing.assert_allclose(found[name].value, 2 / 240 * x.T @ x, rtol=2e-4, atol=1e-5)
 
 
+def test_drift_is_how_far_inputs_are_from_those_of_the_module_as_it_was() -> None:
+    module, data = small_models.module_of(small_models.MODEL), calibration()
+    sweep = Sweep(module, data, reference=True)
+    found = {}
+    for layer in find_layers(module):
+        found[layer.name] = sweep.drift(layer)[0].numpy()
+        sweep.replace(layer, coarse(layer))
+    whole = replace_layers(module, lambda layer: Replacement(coarse(layer)))
+    assert not found["q"].any()
+    for name, source in {"h": "a", "y": "r"}.items():
+        x, original = (
+            values(m, source, data).reshape(20 * 12, -1).astype(np.float64) for m in (whole, module)
+        )
+        wanted = 2 / 240 * (original - x).T @ x
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-3, atol=1e-5)
+
+
 def test_layers_that_read_the_same_value_share_their_moments() -> None:
     module = small_models.module_of(small_models.MODEL)
     sweep = Sweep(module, calibration())

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fewbits.compiler.importer import import_onnx
 from fewbits.errors import FewbitsError
 from fewbits.ops.evaluate import Evaluator
 from fewbits.passes.base import PassContext, make_pass, parse_pass
 from fewbits.passes.calibration import Calibration
 from fewbits.passes.layers import find_layers
 from fewbits.passes.weights.quantize_weights import QuantizeWeights
+from onnx import numpy_helper, parser
 
 Make = Callable[..., PassContext]
 
@@ -138,6 +140,38 @@ def test_convolutions_are_solved_group_by_group(
             if layer.tensor is not None:
                 assert layer.tensor.decode().reshape(layer.shape).shape == layer.weight.shape
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("text", ["quantize_weights{num_bits=2; solver=gptq; strategy=channel",
+                                  "quantize_weights{num_bits=3; strategy=channel",
+                                  "prune{sparsity=0.6"])  # fmt: skip
+def test_layers_make_up_for_what_happened_to_their_inputs(
+    module: Any, convolutions: Any, context: Make, text: str
+) -> None:
+    for model, shape in ((module, (12, 24)), (convolutions, (4, 9, 8))):
+        errors = []
+        for more in ("}", "; compensate=true}"):
+            given = context(shape, 64)
+            errors.append(error(model, parse_pass(text + more).apply(model, given), given))
+        assert errors[1] < errors[0], shape
+
+
+def test_tables_have_no_inputs_to_make_up_for() -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (int64[1,12] x) => (float[1,12,10] y)
+    { e = Gather(table, x)
+      y = MatMul(e, w) }
+    """
+    model = parser.parse_model(text)
+    for name, shape in {"table": (24, 16), "w": (16, 10)}.items():
+        array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    ids = np.random.default_rng(0).integers(0, 24, (16, 12))
+    given = PassContext(calibration=Calibration(lambda: [{"x": ids}], "test"))
+    compensated = make_pass("quantize_weights", {"embeddings": True, "compensate": True})
+    small = compensated.apply(import_onnx(model).module, given)
+    assert set(tensors(small)) == {"e", "y"}
 
 
 def test_groups_of_a_convolution_run_along_its_whole_sum(convolutions: Any) -> None:
