@@ -110,13 +110,11 @@ class Recorded(Choices):
 
 def tile_sizes(tile: Any) -> Sizes:
     """A tile, a dataclass or a tuple of integers, as sizes."""
-    if dataclasses.is_dataclass(tile) and not isinstance(tile, type):
-        return tuple(int(number) for number in dataclasses.astuple(tile))
-    return tuple(int(number) for number in tile)
+    fields = dataclasses.astuple(tile) if dataclasses.is_dataclass(tile) else tile  # type: ignore[type-var]
+    return tuple(int(number) for number in fields)
 
 
 def tile_of(sizes: Sequence[int], like: Any) -> Any:
     """Sizes as a tile of the same type as another."""
-    if dataclasses.is_dataclass(like):
-        return type(like)(*sizes)  # type: ignore[operator]
-    return type(like)(sizes)
+    make: Callable[..., Any] = type(like)
+    return make(*sizes) if dataclasses.is_dataclass(like) else make(sizes)

@@ -93,9 +93,9 @@ def try_sizes(
     done = len(sizes)
     steps(done, total)
     rule = alive[0] if alive and alive[0].sizes == site.rule else None
+    if rule is None:
+        return Trial(None, failures)
     for _ in range(_ROUNDS):
-        if rule is None:
-            return Trial(None, failures)
         for group in _groups(alive, bench.width):
             problems = _measure(bench, group)
             done += len(group)
