@@ -163,6 +163,7 @@ def _name(index: int) -> str:
 def _source(calls: Sequence[KernelCall], host: bool) -> str:
     headers = dict.fromkeys(call.header for call in calls if call.header)
     lines = [f'#include "{header}"' for header in headers]
+    lines += dict.fromkeys(call.source for call in calls if call.source)
     for number, call in enumerate(calls):
         lines += _function(number, call)
     if host:
@@ -172,7 +173,7 @@ def _source(calls: Sequence[KernelCall], host: bool) -> str:
 
 def _function(number: int, call: KernelCall) -> list[str]:
     """Constants and the C function of one call."""
-    lines = [call.source] if call.source else []
+    lines: list[str] = []
     names = [buffer.name for buffer in _buffers(call)]
     spelled = []
     for position, argument in enumerate(call.arguments):
@@ -180,7 +181,7 @@ def _function(number: int, call: KernelCall) -> list[str]:
             spelled.append(f"({_CTYPES[argument.dtype]} *)b{names.index(argument.name)}")
         elif isinstance(argument, Constant):
             constant = f"constant_{number}_{position}"
-            values = ", ".join(str(value) for value in argument.array.ravel().tolist())
+            values = ", ".join(map(_literal, argument.array.ravel().tolist()))
             lines.append(
                 f"static const {_CTYPES[str(argument.array.dtype)]} {constant}[] "
                 f"__attribute__((aligned({argument.alignment}))) = {{{values}}};"
@@ -195,6 +196,16 @@ def _function(number: int, call: KernelCall) -> list[str]:
     lines.append(f"    {call.function}({', '.join(spelled)});")
     lines.append("}")
     return lines
+
+
+def _literal(value: float) -> str:
+    """A number in C, whose floats have no spelling for what is no number."""
+    text = str(value)
+    return {
+        "nan": '__builtin_nanf("")',
+        "inf": "__builtin_inff()",
+        "-inf": "-__builtin_inff()",
+    }.get(text, text)
 
 
 _HOST_MAIN = """
