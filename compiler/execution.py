@@ -80,6 +80,8 @@ def run_artifact(
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Outputs by name for inputs by name, first axes counting samples; instructions per sample.
 
+    One sample in the model's own shapes gives outputs in the model's own shapes.
+
     Args:
         artifact: a compiled model.
         batch: real values (codes with `raw`).
@@ -102,13 +104,26 @@ def run_artifact(
     given = runner or runner_of(artifact)
     results, instructions = run_samples(given, codes, inputs, progress)
     whole = batch_of(inputs) is not None
+    bare = not whole and _is_bare(batch, inputs)
     named = {}
     for port, result in zip(outputs, results, strict=True):
-        if not whole and port.shape[:1] == (1,):
+        if bare:
+            result = result[0]
+        elif not whole and port.shape[:1] == (1,):
             # The batch axis of 1 becomes the sample axis, as onnxruntime would give it.
             result = result.reshape(len(result), *result.shape[2:])
         named[port.name] = result if raw else port.to_real(result)
     return named, instructions
+
+
+def _is_bare(batch: Mapping[str, np.ndarray], inputs: Sequence[Port]) -> bool:
+    """Whether the arrays are one sample in the model's own shapes, where no axis is a batch of 1.
+
+    A step of a model with a cache is such a call: the cache's first axis counts layers.
+    """
+    if all(port.shape[:1] == (1,) for port in inputs):
+        return False
+    return all(np.ndim(batch[port.name]) == len(port.shape) for port in inputs)
 
 
 def batch_codes(batch: Batch, artifact: Artifact) -> Batch:
