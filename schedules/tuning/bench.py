@@ -181,8 +181,12 @@ def remote_bench(
     return Bench(target, folder, _builder(folder, link), runner, 0, machines)
 
 
-def evaluator_config(repeat: int = 3, milliseconds: int = 20) -> Any:
-    """How often a variant runs at a time: the least of `repeat` times is what counts."""
+def evaluator_config(repeat: int = 40, milliseconds: int = 1) -> Any:
+    """How often a variant runs at a time: the least of `repeat` times is what counts.
+
+    Many short times rather than a few long ones: on a machine with other work to do some of them
+    are not interrupted.
+    """
     return ms.runner.EvaluatorConfig(number=1, repeat=repeat, min_repeat_ms=milliseconds)
 
 
