@@ -11,7 +11,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 #: Longest that one item may take, in seconds.
-PATIENCE = 300
+PATIENCE = 60
 
 
 def each(

@@ -31,6 +31,10 @@ _OPTIONAL_TOOLS = {
 }
 
 
+#: Extensions that decide how fast libraries are, as LLVM calls them.
+_FAST = ("avx2", "fma", "avx512f", "avxvnni", "avx512vnni", "avx512bf16", "neon", "dotprod", "i8mm")
+
+
 @dataclasses.dataclass(frozen=True)
 class Check:
     """One finding.
@@ -50,13 +54,14 @@ class Check:
 
 
 def check() -> list[Check]:
-    """Looks at Python, packages, compiler, emulator and cache; a few seconds at most."""
+    """Looks at Python, packages, cache, firmware and libraries; a few seconds at most."""
     return [
         _python(),
         *(_package(name, f"pip install {name}=={pin}", pin) for name, pin in _PINNED.items()),
         *(_package(name, hint) for name, hint in _REQUIRED.items()),
         _cache(),
         _firmware(),
+        *_library(),
         *(_tool(name, hint) for name, hint in _OPTIONAL_TOOLS.items()),
     ]
 
@@ -114,6 +119,50 @@ def _firmware() -> Check:
     ok = result.value == 42
     detail = f"built with {built.compiler}, {result.instructions} instructions emulated"
     return Check(name, ok, detail, None if ok else "reinstall ziglang and unicorn")
+
+
+def _library() -> list[Check]:
+    """What this CPU can do; and three lines of a model as a library for it, loaded and run."""
+    name, hint = "library", "reinstall apache-tvm and ziglang"
+    try:
+        import numpy as np
+        import tvm
+        from tvm import relax
+        from tvm.runtime.vm import VirtualMachine
+
+        from ..errors import FewbitsError
+        from ..targets.cpu.features import host_cpu
+        from ..targets.cpu.link import link
+        from ..targets.cpu.pipeline import choose_kernels, lower_to_tir, make_executable
+        from ..targets.cpu.target import TARGETS, required_features, tvm_target
+        from ..targets.cpu.threads import default_threads
+    except ImportError as error:
+        return [Check(name, False, f"cannot import {error.name}", "install the missing package")]
+    here = TARGETS["cpu"]
+    target = tvm_target(here)
+    x = relax.Var("x", relax.TensorType([4], "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x], attrs={"output_names": ["y"], "input_names": ["x"]}):
+        with builder.dataflow():
+            result = builder.emit_output(relax.op.add(x, x))
+        builder.emit_func_output(result)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "probe.so"
+            module = lower_to_tir(choose_kernels(builder.get(), target), target)
+            link(make_executable(module, target), here.architecture, path)
+            machine = VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+            ones = tvm.runtime.tensor(np.ones(4, np.float32))
+            ok = bool((machine["main"](ones).numpy() == 2).all())
+    except (FewbitsError, OSError, RuntimeError, ValueError, AttributeError) as error:
+        return [Check(name, False, str(error)[-300:], hint)]
+    has = set(required_features(here))
+    fast = [f for f in _FAST if f in has]
+    cpu = (
+        f"{host_cpu()[0]} with {', '.join(fast) or 'no wide vectors'}, {default_threads()} threads"
+    )
+    detail = "built, linked, loaded and run" if ok else "the result is wrong"
+    return [Check("cpu", True, cpu), Check(name, ok, detail, None if ok else hint)]
 
 
 def _tool(name: str, hint: str) -> Check:

@@ -15,7 +15,20 @@ def test_this_installation_is_healthy():
     assert [c.name for c in checks.values() if not c.ok] == []
     assert checks["apache-tvm-ffi"].detail == "0.1.14.post1"
     assert "instructions emulated" in checks["firmware"].detail
+    assert "loaded and run" in checks["library"].detail and "threads" in checks["cpu"].detail
     assert all(c.ok or c.hint for c in checks.values())
+
+
+def test_a_linker_that_fails_is_found(monkeypatch):
+    from fewbits.errors import FewbitsError
+    from fewbits.targets.cpu import link
+
+    def fail(*_: object) -> None:
+        raise FewbitsError("compiler-failed", "no linker today")
+
+    monkeypatch.setattr(link, "link", fail)
+    found = by_name()["library"]
+    assert not found.ok and "no linker today" in found.detail and found.hint
 
 
 def test_wrong_and_missing_packages_are_named(monkeypatch):
