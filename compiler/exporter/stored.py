@@ -86,7 +86,7 @@ def _dequantized(call: Any) -> StoredTensor | None:
     stored_zeros = None
     if zeros.any():
         stored_zeros = np.broadcast_to(zeros.reshape(-1 if zeros.size > 1 else ()), grid.shape)
-        stored_zeros = np.ascontiguousarray(stored_zeros.astype(np.int8)).view(np.uint8)
+        stored_zeros = stored_zeros.astype(np.int8).view(np.uint8)
     return CompressedTensor.from_codes(
         np.ascontiguousarray(codes).view(np.uint8),
         Integer(8),
