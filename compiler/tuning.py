@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FewbitsError
 from . import driver
 from .data import Source
+from .machines import open_machines
 from .options import Options
 from .progress import Progress, quiet
 from .symbols import batch_of
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: The size of a symbolic dimension that nobody gave, the batch excepted, which is 1.
 TYPICAL_SIZE = 128
-
-_TRACKER_SECONDS = 10.0
 
 #: Opens what builds and runs, with a folder for its files; tests bring their own.
 OpenBench = Callable[["CpuTarget", Path], "Bench"]
@@ -209,55 +207,7 @@ def _opened(open_bench: OpenBench | None, target: CpuTarget, plan: Plan) -> Iter
         if open_bench is not None:
             yield open_bench(target, Path(folder))
         else:
-            yield _bench(target, Path(folder), plan)
-
-
-def _bench(target: CpuTarget, folder: Path, plan: Plan) -> Bench:
-    """This machine or the tracker's."""
-    from ..schedules.tuning.bench import evaluator_config, local_bench, remote_bench
-    from ..targets.cpu.target import tvm_target
-    from ..targets.cpu.threads import default_threads
-    from ..targets.cpu.tuning import kernel_linker
-
-    compiled, linker = tvm_target(target), kernel_linker(target)
-    if plan.tracker is None:
-        if not target.runs_here:
-            raise FewbitsError(
-                "wrong-machine",
-                f"this machine cannot run code for {target.name!r}",
-                where="--target",
-                hint="measure on machines that can: --tracker HOST:PORT --key KEY",
-            )
-        return local_bench(compiled, folder, linker, default_threads(), evaluator_config())
-    machines = _machines(plan.tracker)
-    return remote_bench(compiled, folder, linker, plan.tracker, evaluator_config(), machines)
-
-
-def _machines(tracker: tuple[str, int, str]) -> int:
-    """How many machines of the key a tracker has."""
-    from tvm import rpc
-
-    host, port, key = tracker
-    try:
-        # TVM itself goes on trying for minutes.
-        socket.create_connection((host, port), timeout=_TRACKER_SECONDS).close()
-        servers = rpc.connect_tracker(host, port).summary()["queue_info"].get(key, {})
-    except (OSError, RuntimeError) as error:
-        raise FewbitsError(
-            "tracker-unreachable",
-            f"no TVM tracker answers: {error}",
-            where=f"{host}:{port}",
-            hint="start one with `python -m tvm.exec.rpc_tracker`",
-        ) from error
-    count = int(servers.get("free", 0)) + int(servers.get("pending", 0))
-    if not count:
-        raise FewbitsError(
-            "tracker-unreachable",
-            f"the tracker has no machine with the key {key!r}",
-            where=f"{host}:{port}",
-            hint="start `python -m tvm.exec.rpc_server --tracker HOST:PORT --key KEY` on one",
-        )
-    return count
+            yield open_machines(target, Path(folder), plan.tracker)
 
 
 def _bindings(

@@ -40,10 +40,11 @@ class Halves:
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A dense layer in a file; a bench without a clock; records in a folder of this test."""
 
-    def bench(target: CpuTarget, folder: Path, plan: tuning.Plan) -> Bench:
+    def bench(target: CpuTarget, folder: Path, tracker: object) -> Bench:
+        assert tracker is None
         return Bench(tvm_target(target), folder, Halves(), Halves(), 1)
 
-    monkeypatch.setattr(tuning, "_bench", bench)
+    monkeypatch.setattr(tuning, "open_machines", bench)
     monkeypatch.setenv(VARIABLE, str(tmp_path / "records"))
     weight = np.random.default_rng(0).normal(size=(32, 48)).astype("float32")
     graph = helper.make_graph(
