@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tvm
+from fewbits.schedules.cpu import vector_math
+from fewbits.schedules.cpu.intrinsics_emit import index, kernel, lanes_of, store
 from scipy import special
 from tvm import relax
+from tvm.tirx.script import builder as T
 
 OPERATORS = {
     "exp": relax.op.exp,
@@ -65,3 +69,27 @@ def test_small_arguments_keep_their_digits(built) -> None:
     x = np.float32(10.0) ** -np.arange(3, 38, dtype=np.float32)
     run = built(lambda emit, v: emit(relax.op.tanh(v)), ("n",))
     np.testing.assert_allclose(run(x), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+def test_exponentials_of_differences_to_the_largest(lanes: int) -> None:
+    x = np.concatenate([np.linspace(-87, 0, 100_000), [-87.1, -1e9, -np.inf, 0.0, -0.0]])
+    x = np.resize(x.astype(np.float32), 100_016)
+
+    def write() -> Callable[[], None]:
+        source = T.arg("x", T.buffer((len(x),), "float32"))
+        result = T.arg("y", T.buffer((len(x),), "float32"))
+
+        def body() -> None:
+            with T.serial(index(0), index(len(x) // lanes)) as i:
+                value = vector_math.exp_below_zero(lanes_of(source, lanes, i * lanes))
+                store(result, lanes, value, i * lanes)
+
+        return body
+
+    function = kernel("exponentials", write)
+    run = tvm.compile(tvm.IRModule({"exponentials": function}), target="llvm")["exponentials"]
+    y = tvm.runtime.tensor(np.zeros_like(x))
+    run(tvm.runtime.tensor(x), y)
+    exact = np.where(x < -87, 0, np.exp(x.astype(np.float64)))
+    np.testing.assert_allclose(y.numpy(), exact, rtol=2e-7, atol=0)
