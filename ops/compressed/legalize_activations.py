@@ -61,14 +61,22 @@ def _fake_quantize(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
 def _dynamic_scale(x: te.Tensor, reach: float, per_token: bool) -> te.Tensor:
     """The largest magnitude, of the tensor ``[1]`` or along its last axis, over the reach."""
-    axes = [te.reduce_axis((0, size)) for size in (x.shape[-1:] if per_token else x.shape)]
-    kept = list(x.shape[:-1]) if per_token else [1]
-
-    def largest(*at: ir.Expr) -> ir.Expr:
-        place = (*at, *axes) if per_token else tuple(axes)
-        return te.max(tirx.abs(x[place]), axis=axes)
-
-    magnitude = te.compute(kept, largest, name="magnitude")
+    column = te.reduce_axis((0, x.shape[-1]))
+    rows = list(x.shape[:-1])
+    magnitude = te.compute(
+        rows, lambda *at: te.max(tirx.abs(x[(*at, column)]), axis=column), name="magnitude"
+    )
+    kept = rows
+    if not per_token:
+        # Rows first: they can be shared among threads, and their elements among vector lanes.
+        axes = [te.reduce_axis((0, size)) for size in rows]
+        kept, of_rows = [1], magnitude
+        if axes:
+            magnitude = te.compute(
+                kept, lambda _: te.max(of_rows[tuple(axes)], axis=axes), name="largest"
+            )
+        else:
+            magnitude = te.compute(kept, lambda _: of_rows[()], name="largest")
     return te.compute(
         kept,
         lambda *at: tirx.max(magnitude[at] / _float(reach), _float(_SMALLEST)),
