@@ -272,22 +272,32 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def page(results: Sequence[Result]) -> str:
+_ABOUT = {
+    "c": """Float cases are compiled as float code; the other microcontroller targets compile the
+        same C.""",
+    "cpu": """Other CPU targets differ in instructions alone. What microcontrollers accept is in
+        [operators](operators.md).""",
+}
+
+
+def page(results: Sequence[Result], target: str = "c") -> str:
     """The documentation page."""
     total = Counter(one.verdict for one in results)
     untested = sorted(CLAIMED_OPERATORS - {one.operator for one in results})
     summary = f"""What the importer accepts, and what comes of ONNX's own tests of it (onnx
-        {onnx.__version__}, `onnx.backend.test.case.node`) on the target `c`: {total["passed"]} of
-        {len(results)} cases pass, {total["refused"]} are refused with an error that says why, and
-        {total["failed"]} fail. All inputs but the first are constants. Float cases are compiled as
-        float code; the other microcontroller targets compile the same C. Cases that write an
-        operator out in simpler ones (`..._expanded`) count for that operator."""
+        {onnx.__version__}, `onnx.backend.test.case.node`) on the target `{target}`:
+        {total["passed"]} of {len(results)} cases pass, {total["refused"]} are refused with an error that says why, and
+        {total["failed"]} fail. All inputs but the first are constants. {_ABOUT[target]}
+        Cases that write an operator out in simpler ones (`..._expanded`) count for that operator."""
     filled = textwrap.fill(" ".join(summary.split()), 100)
-    return f"""# Operators
+    title, command = ("Operators", "--docs docs/operators.md")
+    if target == "cpu":
+        title, command = ("Operators on CPUs", "--target cpu --docs docs/operators-cpu.md")
+    return f"""# {title}
 
 {filled}
 
-This page is written by `python -m benchmarks.node_cases --docs docs/operators.md`.
+This page is written by `python -m benchmarks.node_cases {command}`.
 
 {table(results)}
 
@@ -318,7 +328,7 @@ def main() -> None:
         if arguments.verbose and one.verdict != "passed":
             print(f"{one.verdict} {one.name} ({one.operator}): {one.reason}", flush=True)
     if arguments.docs:
-        arguments.docs.write_text(page(results), encoding="utf-8")
+        arguments.docs.write_text(page(results, arguments.target), encoding="utf-8")
     print(table(results))
 
 
