@@ -286,9 +286,10 @@ def page(results: Sequence[Result], target: str = "c") -> str:
     untested = sorted(CLAIMED_OPERATORS - {one.operator for one in results})
     summary = f"""What the importer accepts, and what comes of ONNX's own tests of it (onnx
         {onnx.__version__}, `onnx.backend.test.case.node`) on the target `{target}`:
-        {total["passed"]} of {len(results)} cases pass, {total["refused"]} are refused with an error that says why, and
-        {total["failed"]} fail. All inputs but the first are constants. {_ABOUT[target]}
-        Cases that write an operator out in simpler ones (`..._expanded`) count for that operator."""
+        {total["passed"]} of {len(results)} cases pass, {total["refused"]} are refused with an
+        error that says why, and {total["failed"]} fail. All inputs but the first are constants.
+        {_ABOUT[target]} Cases that write an operator out in simpler ones (`..._expanded`) count for
+        that operator."""
     filled = textwrap.fill(" ".join(summary.split()), 100)
     title, command = ("Operators", "--docs docs/operators.md")
     if target == "cpu":
