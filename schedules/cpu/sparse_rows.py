@@ -3,7 +3,7 @@
 Outputs share no pattern, so a stored value is one scalar times a vector that runs over the rows of
 x. x is laid out for that first: blocks of rows with the row index last. Rows of w are read one
 value after the other, their places from a bitmap, whose bits are counted off one by one, or from a
-list of columns.
+list of columns; decoded once, they serve several blocks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from .intrinsics_emit import (
     Extent,
     bound,
     constant,
-    fill,
     flat,
     index,
     kernel,
@@ -30,6 +29,10 @@ from .intrinsics_emit import (
     store,
 )
 from .intrinsics_epilogue import PLAIN, Epilogue, Output
+from .sparse_lists import RowLists
+
+#: Blocks of rows for which a decoded row of w is used.
+_BLOCKS = 8
 
 
 def row_block(lanes: int, rows: int | None) -> int:
@@ -118,7 +121,7 @@ class SparseRows:
 
     def build(self) -> Any:
         """The PrimFunc."""
-        lanes, vectors = self.lanes, self.block // self.lanes
+        lanes = self.lanes
 
         def write() -> Callable[[], None]:
             sizes = bound(self.leading)
@@ -132,40 +135,63 @@ class SparseRows:
 
             def body() -> None:
                 output.open()
-                with T.parallel(index(0), product([blocks, index(panels)])) as number:
+                values = flat(x, product([*shape]))
+                some = index(_BLOCKS)
+                chunks = product([block_count(rows, self.block * _BLOCKS)])
+                with T.parallel(index(0), product([chunks, index(panels)])) as number:
                     unit: Any = number
-                    block, first = T.Bind(unit // panels), T.Bind(unit % panels * lanes)
-                    done = T.alloc_buffer((self.block * lanes,), "float32", layout=None)
-                    fill_zeros(done, self.block, lanes)
-                    end = tirx.min(index(lanes), self.outputs - first)
-                    with T.serial(index(0), end) as number:
-                        i: Any = number
-                        sums = [local(lanes, "float32") for _ in range(vectors)]
-                        for one in sums:
-                            fill(one, lanes, 0.0)
-
-                        def use(value: Any, column: Any, sums: Any = sums) -> None:
-                            factor = T.Bind(broadcast(value, lanes))
-                            for v, one in enumerate(sums):
-                                part = x[
-                                    block, column, tirx.Ramp(index(v * lanes), index(1), lanes)
-                                ]
-                                so_far = lanes_of(one, lanes)
-                                store(one, lanes, multiply_add(factor, part, so_far, lanes))
-
-                        self._row(buffers, first + i, use)
-                        for v, one in enumerate(sums):
-                            for lane in range(lanes):
-                                T.buffer_store(done, one[lane], [(v * lanes + lane) * lanes + i])
-                    start = T.Bind(block * self.block)
-                    here = tirx.min(index(self.block), rows - start)
-                    with T.serial(index(0), here) as place:
-                        row: Any = place
-                        output.write(start + row, first, lanes_of(done, lanes, row * lanes))
+                    first = T.Bind(unit // chunks * lanes)
+                    begin = T.Bind(unit % chunks * _BLOCKS)
+                    blocks_here = T.Bind(tirx.min(some, blocks - begin))
+                    self._unit(buffers, values, output, rows, first, begin, blocks_here)
 
             return body
 
         return kernel("sparse_rows_linear", write)
+
+    def _unit(
+        self, buffers: dict[str, Any], x: Any, output: Output,
+        rows: Any, first: Any, begin: Any, blocks: Any,
+    ) -> None:  # fmt: skip
+        """One vector of outputs for some blocks of rows: each row of w is decoded once for all."""
+        lanes, block = self.lanes, self.block
+        done = T.alloc_buffer((_BLOCKS * block * lanes,), "float32", layout=None)
+        fill_zeros(done, blocks * block, lanes)
+        lists = RowLists(self.length, lanes, block)
+        outputs = T.Bind(tirx.min(index(lanes), self.outputs - first))
+        with T.serial(index(0), outputs) as i:
+            lists.open(i)
+            self._row(buffers, first + i, lambda value, column: lists.keep(i, value, column))
+            lists.close(i)
+        with T.serial(index(0), blocks) as number:
+            start = T.Bind((begin + number) * (self.length * block))
+            sums = T.alloc_buffer((block * lanes,), "float32", layout=None)
+            fill_zeros(sums, block, lanes)
+            with T.serial(index(0), index(lists.parts)) as part, T.serial(index(0), outputs) as i:
+                self._add(x, start, lists, i, part, sums)
+            with T.serial(index(0), outputs) as i, T.serial(index(0), index(block)) as row:
+                value = sums[i * block + row]
+                T.buffer_store(done, value, [(number * block + row) * lanes + i])
+        here = tirx.min(blocks * block, rows - begin * block)
+        with T.serial(index(0), here) as row:
+            output.write(begin * block + row, first, lanes_of(done, lanes, row * lanes))
+
+    def _add(self, x: Any, start: Any, lists: RowLists, i: Any, part: Any, sums: Any) -> None:
+        """Add what one part of a row's stored values gives to its sums."""
+        lanes, vectors = self.lanes, self.block // self.lanes
+        own = [local(lanes, "float32") for _ in range(vectors)]
+        for v, one in enumerate(own):
+            store(one, lanes, lanes_of(sums, lanes, i * self.block + v * lanes))
+        low, high = lists.limits(i, part)
+        with T.serial(low, high) as position:
+            factor = T.Bind(broadcast(lists.values[i * self.length + position], lanes))
+            offset = lists.offsets[i * self.length + position]
+            place = T.Bind(start + tirx.Cast("int64", offset))
+            for v, one in enumerate(own):
+                value = lanes_of(x, lanes, place + v * lanes)
+                store(one, lanes, multiply_add(factor, value, lanes_of(one, lanes), lanes))
+        for v, one in enumerate(own):
+            store(sums, lanes, lanes_of(one, lanes), i * self.block + v * lanes)
 
     def _declare(self) -> dict[str, Any]:
         shapes: dict[str, tuple[tuple[int, ...], str]] = {}
@@ -228,7 +254,7 @@ class SparseRows:
         return buffers["table"][tirx.bitwise_and(code, tirx.const((1 << bits) - 1, "int32"))]
 
 
-def fill_zeros(buffer: Any, count: int, lanes: int) -> None:
+def fill_zeros(buffer: Any, count: Extent, lanes: int) -> None:
     """Zeros in `count` vectors of a flat buffer."""
-    with T.serial(index(0), index(count)) as i:
+    with T.serial(index(0), index(count) if isinstance(count, int) else count) as i:
         store(buffer, lanes, broadcast(tirx.const(0.0, "float32"), lanes), i * lanes)
