@@ -14,6 +14,7 @@ from .half import refuse_bfloat16, widen_half
 from .legalize import LEGALIZATIONS
 from .limits import check_sizes
 from .patterns import select_kernels
+from .shape_functions import order_stores
 
 Step = Callable[[ir.IRModule], ir.IRModule]
 
@@ -73,6 +74,7 @@ def make_executable(module: ir.IRModule, target: tvm.target.Target) -> tvm.runti
         transform.LowerRuntimeBuiltin(),
         transform.ComputePrimValue(),
         transform.VMShapeLower(),
+        order_stores(),
         transform.AttachGlobalSymbol(),
     ]
     with target:
