@@ -106,6 +106,13 @@ def quantize_model(
             ``unsupported-operator`` for what ONNX cannot say; ``model-too-large``;
             ``onnxruntime-failed``; whatever `driver.compress` raises.
     """
+    if out.is_dir():
+        raise FewbitsError(
+            "output-not-writable",
+            f"{str(out)!r} is a folder",
+            where="--out",
+            hint="name a file in it, .onnx or .safetensors",
+        )
     if out.suffix not in SUFFIXES:
         raise FewbitsError(
             "unknown-option",

@@ -213,7 +213,8 @@ def _walked(stored: Plain, walk: Callable[[Plain, Any], None]) -> te.Tensor:
         with IRBuilder() as builder:
             with T.seq_scope():
                 walk(dataclasses.replace(stored, parts=arrays, **own), outputs[0])
-            return builder.get()
+            # Without the scope's mark, which LLVM's back end warns about.
+            return builder.get().body
 
     return te.extern(
         [stored.shape],

@@ -111,7 +111,8 @@ def _scatter(
                     target = place(ins[1], at)
                     old, new = outs[0][tuple(target)], ins[2][tuple(at)]
                     T.buffer_store(outs[0], _COMBINE[reduction](old, new), target)
-            return builder.get()
+            # Without the scope's mark, which LLVM's back end warns about.
+            return builder.get().body
 
     return te.extern(
         [data.shape],
