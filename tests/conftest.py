@@ -1,4 +1,4 @@
-"""What all tests share: golden text files."""
+"""What all tests share: golden text files, and folders of their own for what users keep."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="accept generated text as the golden text"
     )
+
+
+@pytest.fixture(autouse=True)
+def _users_folders(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither tuning records nor solved layers of whoever runs the tests are used or changed."""
+    monkeypatch.setenv("FEWBITS_TUNING", "off")
+    monkeypatch.setenv("FEWBITS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture

@@ -61,7 +61,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["tune", *arguments])
+    # Wide enough for a row, also where the console was made under another test's environment.
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["tune", *arguments])
 
 
 def test_a_table_and_a_second_run(model: Path) -> None:
