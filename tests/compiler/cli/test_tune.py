@@ -12,6 +12,7 @@ import onnx
 import pytest
 from fewbits import FewbitsError
 from fewbits.compiler import tuning
+from fewbits.compiler.cli import output
 from fewbits.compiler.cli.app import app
 from fewbits.compiler.cli.tune import parse_sizes, parse_tracker
 from fewbits.schedules.tuning.bench import Bench
@@ -45,6 +46,8 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return Bench(tvm_target(target), folder, Halves(), Halves(), 1)
 
     monkeypatch.setattr(tuning, "open_machines", bench)
+    # The console is as wide as the environment was when another test made it.
+    monkeypatch.setattr(output.console, "_width", 200)
     monkeypatch.setenv(VARIABLE, str(tmp_path / "records"))
     weight = np.random.default_rng(0).normal(size=(32, 48)).astype("float32")
     graph = helper.make_graph(
@@ -61,8 +64,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def invoke(*arguments: str) -> Any:
-    # Wide enough for a row, also where the console was made under another test's environment.
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, ["tune", *arguments])
+    return CliRunner().invoke(app, ["tune", *arguments])
 
 
 def test_a_table_and_a_second_run(model: Path) -> None:

@@ -205,7 +205,7 @@ def test_two_compilations_give_the_same_bytes(cli, tmp_path, model, data):
     [("import", signal.SIGINT, 130), ("build", signal.SIGINT, 130), ("build", signal.SIGTERM, 143)],
 )
 def test_interrupted(tmp_path, artifact, model, data, word, number, status):
-    """Ctrl-C or a polite kill when a phase has ended: the earlier output is whole, nothing lies around."""
+    """Ctrl-C or a polite kill after a phase: the earlier output is whole, nothing lies around."""
     out = tmp_path / "out"
     shutil.copytree(artifact, out)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
