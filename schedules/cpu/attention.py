@@ -13,13 +13,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
-from tvm.tirx.script import builder as T
+from tvm.tirx.script import builder
 
 from .emit import in_lanes, simplified
 from .intrinsics import broadcast, multiply_add
 from .intrinsics_emit import Extent, bound, fill, flat, index, kernel, lanes_of, local, store
 from .intrinsics_shuffle import across, transposed
 from .vector_math import exp_below_zero
+
+#: TVM's builder; its annotations are narrower than what it gives.
+T: Any = builder
 
 #: Rows of one task: they share the packed keys and values.
 _CHUNK = 128

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from tvm import tirx
-from tvm.tirx.script import builder as T
+from tvm.tirx.script import builder
 
 from .intrinsics import DotProduct, broadcast, pure_call, vector
 from .intrinsics_emit import (
@@ -28,6 +28,9 @@ from .intrinsics_emit import (
     ramp,
     store,
 )
+
+#: TVM's builder; its annotations are narrower than what it gives.
+T: Any = builder
 
 ScaleKind = Literal["token", "tensor", "static"]
 _SMALLEST = 2.0**-126
