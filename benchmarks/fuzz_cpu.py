@@ -138,6 +138,11 @@ def _far(
     return "ok", ""
 
 
+def _crashed(job: Job, reason: str) -> Finding:
+    """What is said of a compilation whose process ended or hung."""
+    return Finding(job.seed, job.label, "crash", reason)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -155,8 +160,7 @@ def main() -> None:
     jobs = [Job(seed, recipe, arguments.batch) for seed in seeds for recipe in recipes]
     started = time.monotonic()
     counts: collections.Counter[str] = collections.Counter()
-    crashed = lambda job, reason: Finding(job.seed, job.label, "crash", reason)  # noqa: E731
-    for found in isolated.each(run, jobs, crashed):
+    for found in isolated.each(run, jobs, _crashed):
         label = found.kind
         if found.kind == "refused":
             label += " " + found.detail.partition(":")[0]

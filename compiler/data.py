@@ -21,20 +21,9 @@ import numpy as np
 
 from ..errors import FewbitsError, nearest
 from .files import write_file
-from .symbols import concrete, sizes_of
+from .symbols import Shaped, concrete, sizes_of
 
 Batch = dict[str, np.ndarray]
-
-
-class InputInfo(Protocol):
-    """What is known of a model input: see `importer.TensorInfo`."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def shape(self) -> tuple[Any, ...]: ...  # noqa: D102
-    @property
-    def dtype(self) -> str: ...  # noqa: D102
 
 
 @runtime_checkable
@@ -62,7 +51,7 @@ _HINT = "an .npz file with one array per model input, first axis = samples"
 
 
 def open_batches(
-    source: Source, inputs: Sequence[InputInfo], *, limit: int | None = None
+    source: Source, inputs: Sequence[Shaped], *, limit: int | None = None
 ) -> Callable[[], Iterator[Batch]]:
     """A function that opens the stream of checked batches anew each time it is called.
 
@@ -100,7 +89,7 @@ def open_batches(
     return batches
 
 
-def check_batch(raw: Mapping[str, Any], inputs: Sequence[InputInfo], where: str) -> Batch:
+def check_batch(raw: Mapping[str, Any], inputs: Sequence[Shaped], where: str) -> Batch:
     """The arrays of one batch as the model wants them, first axis = samples.
 
     Symbolic dimensions take the sizes that the arrays have, the same in all inputs.
@@ -139,7 +128,7 @@ def check_batch(raw: Mapping[str, Any], inputs: Sequence[InputInfo], where: str)
     return batch
 
 
-def _check_array(array: np.ndarray, info: InputInfo, where: str) -> np.ndarray:
+def _check_array(array: np.ndarray, info: Shaped, where: str) -> np.ndarray:
     place = f"{where}, input {info.name!r}"
     sample = info.shape[1:] if info.shape and info.shape[0] == 1 else info.shape
     if array.shape[1:] == sample and array.ndim == len(sample) + 1:
@@ -184,7 +173,7 @@ def _check_array(array: np.ndarray, info: InputInfo, where: str) -> np.ndarray:
 
 
 def random_batches(
-    inputs: Sequence[InputInfo], samples: int, seed: int
+    inputs: Sequence[Shaped], samples: int, seed: int
 ) -> Callable[[], Iterator[Batch]]:
     """Standard normal (or, for integers, zero and one) samples: to try things out, not to ship."""
 

@@ -218,9 +218,9 @@ def compare_with_onnxruntime(data: bytes, state: Compilation) -> Agreement:
                 largest = max(largest, float(np.abs(error).max(initial=0.0)))
                 signal += float(np.square(np.where(np.isfinite(want), want, 0)).sum())
                 noise += float(np.square(error).sum())
-    except Exception as error:  # its exceptions have no common base
-        if isinstance(error, FewbitsError):
-            raise
+    except FewbitsError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions have no common base
         raise FewbitsError(
             "onnxruntime-failed",
             f"onnxruntime cannot run the compressed model: {str(error)[:300]}",

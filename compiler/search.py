@@ -48,22 +48,17 @@ class Candidate:
     def compress(self, weight: np.ndarray) -> CompressedTensor | None:
         """The weight rounded to nearest; None for ``float``."""
         from ..formats.compress import compress
-        from ..formats.granularity import Granularity, PerBlock, PerChannel, PerGroup
         from ..formats.parse import parse_format
+        from ..passes.weights.options import WeightOptions
 
         if not self.options:
             return None
-        granularity: Granularity = PerChannel(0)
-        if self.options["strategy"] == "group":
-            granularity = PerGroup(self.options["group_size"])
-        elif self.options["strategy"] == "block":
-            granularity = PerBlock(self.options["group_size"])
-        rows = weight.reshape(weight.shape[0], -1)
+        words = WeightOptions(**self.options)
         return compress(
-            rows,
-            parse_format(self.options["format"]),
-            granularity=granularity,
-            scale_storage="float16",
+            weight.reshape(weight.shape[0], -1),
+            parse_format(words.format_name),
+            granularity=words.granularity(),
+            scale_storage=words.scale_storage,
         )
 
 
@@ -185,6 +180,7 @@ def search_recipe(
     layers = [layer for layer in find_layers(module) if layer.tensor is None]
     if not layers:
         raise FewbitsError("unknown-layer", "the model has no layers with float weights")
+    weights = sum(int(np.prod(layer.shape)) for layer in layers)
     work = macs(module)
     study = _Study(module, data)
     progress.phase("compress one layer at a time")
@@ -193,25 +189,25 @@ def search_recipe(
         table += [study.choice(layer, candidate, work.get(layer.name, 0)) for candidate in parsed]
         progress.samples(done, len(layers))
     costs = np.array([_cost(choice, kind, activation_bits) for choice in table], np.float64)
-    limit = budget * sum(layer_weights(layers)) if kind == "bits" else budget
+    limit = budget * weights if kind == "bits" else budget
     picked = _assign(table, costs, limit, len(parsed), kind)
     choices = tuple(table[index] for index in picked)
     by_text = {candidate.text: candidate for candidate in parsed}
     cost = float(costs[picked].sum())
     return Found(
         choices=choices,
-        cost=cost / sum(layer_weights(layers)) if kind == "bits" else cost,
+        cost=cost / weights if kind == "bits" else cost,
         budget=budget,
         predicted=sum(choice.damage for choice in choices),
-        measured=study.damage({c.layer: by_text[c.candidate] for c in choices}),
+        measured=study.damage(
+            {
+                choice.layer: by_text[choice.candidate].compress(layer.weight)
+                for choice, layer in zip(choices, layers, strict=True)
+            }
+        ),
         table=tuple(table),
         recipe=_recipe(choices, by_text, f"{budget:g} {kind}"),
     )
-
-
-def layer_weights(layers: Sequence[Layer]) -> list[int]:
-    """Number of weights of each layer."""
-    return [int(np.prod(layer.shape)) for layer in layers]
 
 
 def _cost(choice: Choice, kind: Budget, activation_bits: int) -> float:
@@ -288,16 +284,15 @@ class _Study:
         tensor = candidate.compress(layer.weight)
         if tensor is None:
             return Choice(layer.name, candidate.text, 0.0, weights * FLOAT_BITS, weights, macs)
-        damage = self.damage({layer.name: candidate})
+        damage = self.damage({layer.name: tensor})
         return Choice(layer.name, candidate.text, damage, tensor.total_bits, weights, macs)
 
-    def damage(self, formats: dict[str, Candidate]) -> float:
-        """Squared error of the outputs over their squared size, with these layers compressed."""
+    def damage(self, tensors: dict[str, CompressedTensor | None]) -> float:
+        """Squared error of the outputs over their squared size, with these layers' weights."""
         from ..passes.layers import Replacement, replace_layers
 
         def shrink(layer: Layer) -> Replacement | None:
-            candidate = formats.get(layer.name)
-            tensor = candidate.compress(layer.weight) if candidate is not None else None
+            tensor = tensors.get(layer.name)
             return None if tensor is None else Replacement(tensor.decode().reshape(layer.shape))
 
         got = self._outputs(replace_layers(self.module, shrink))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,9 +32,6 @@ class Info:
     name: str
     shape: tuple[int, ...]
     dtype: str
-
-
-_S = TypeVar("_S", bound=Shaped)
 
 
 def batch_of(ports: Sequence[Shaped]) -> str | None:
