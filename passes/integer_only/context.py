@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,21 @@ class Context:
     def permute(self, expression: relax.Expr, axes: list[int], name: str) -> relax.Var:
         """Emit a transposition."""
         return self.rewriter.emit(relax.op.permute_dims(expression, axes), name)
+
+    def with_axis_last(
+        self,
+        codes: Codes,
+        axis: int,
+        name: str,
+        compute: Callable[[relax.Expr], relax.Var],
+    ) -> relax.Expr:
+        """What `compute` makes of the codes while `axis` is the last one; it keeps the shape."""
+        rank = len(codes.shape)
+        if axis == rank - 1:
+            return compute(codes.expression)
+        order = [*(i for i in range(rank) if i != axis), axis]
+        result = compute(self.permute(codes.expression, order, f"{name}:in"))
+        return self.permute(result, [order.index(i) for i in range(rank)], f"{name}:out")
 
     def reshape(self, expression: relax.Expr, shape: list[int], name: str) -> relax.Var:
         """Emit a reshape."""

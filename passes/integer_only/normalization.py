@@ -69,22 +69,20 @@ def prelu(context: Context, value: relax.Expr, target: Target) -> relax.Expr | N
     shift = min(LARGEST_SHIFT, math.floor(math.log2(LARGEST_MULTIPLIER / largest)))
     if shift < 0:
         return None
-    last = [*(i for i in range(rank) if i != axis), axis]
-    codes = data.expression
-    if axis != rank - 1:
-        codes = context.permute(codes, last, f"{name}:in")
-    result = context.emit(
-        "fewbits.prelu",
-        [codes, constant(np.rint(np.ldexp(slopes * ratio, shift)).astype(np.int32))],
-        name,
-        target,
-        zero=data.zero_point,
-        positive=round(math.ldexp(ratio, shift)),
-        bias=round(math.ldexp(target.zero_point + 0.5, shift)),
-        shift=shift,
-        minimum=target.minimum,
-        maximum=target.maximum,
-    )
-    if axis == rank - 1:
-        return result
-    return context.permute(result, [last.index(i) for i in range(rank)], f"{name}:out")
+    multiplier = constant(np.rint(np.ldexp(slopes * ratio, shift)).astype(np.int32))
+
+    def compute(codes: relax.Expr) -> relax.Var:
+        return context.emit(
+            "fewbits.prelu",
+            [codes, multiplier],
+            name,
+            target,
+            zero=data.zero_point,
+            positive=round(math.ldexp(ratio, shift)),
+            bias=round(math.ldexp(target.zero_point + 0.5, shift)),
+            shift=shift,
+            minimum=target.minimum,
+            maximum=target.maximum,
+        )
+
+    return context.with_axis_last(data, axis, name, compute)

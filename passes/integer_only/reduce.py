@@ -231,22 +231,19 @@ def softmax(context: Context, value: relax.Expr, target: Target) -> relax.Expr |
     shift = min(22, math.floor(math.log2(2**14 / ratio)))
     if shift < 0:
         return None
-    axes = [*(i for i in range(rank) if i != axis), axis]
-    last = data.expression
-    if axis != rank - 1:
-        last = context.permute(last, axes, f"{name}:in")
-    result = context.emit(
-        "fewbits.softmax",
-        [last, constant(exponential_table(data.scale))],
-        name,
-        target,
-        multiplier=round(math.ldexp(ratio, shift)),
-        bias=round(math.ldexp(target.zero_point + 0.5, shift)),
-        shift=shift,
-        minimum=target.minimum,
-        maximum=target.maximum,
-    )
-    if axis == rank - 1:
-        return result
-    back = [axes.index(i) for i in range(rank)]
-    return context.permute(result, back, f"{name}:out")
+    table = constant(exponential_table(data.scale))
+
+    def compute(codes: relax.Expr) -> relax.Var:
+        return context.emit(
+            "fewbits.softmax",
+            [codes, table],
+            name,
+            target,
+            multiplier=round(math.ldexp(ratio, shift)),
+            bias=round(math.ldexp(target.zero_point + 0.5, shift)),
+            shift=shift,
+            minimum=target.minimum,
+            maximum=target.maximum,
+        )
+
+    return context.with_axis_last(data, axis, name, compute)
