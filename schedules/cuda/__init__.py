@@ -1,0 +1,1 @@
+"""Kernels for NVIDIA GPUs: what a product is (`problem`), what makes it (`template`), and the rest."""

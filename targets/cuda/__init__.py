@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: whole models as one library of tensor-core kernels."""
