@@ -1,1 +1,1 @@
-"""Kernels for NVIDIA GPUs: what a product is (`problem`), what makes it (`template`), and the rest."""
+"""Kernels for NVIDIA GPUs: a product (`problem`), its makers (`template`), and the rest."""

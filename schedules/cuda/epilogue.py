@@ -84,12 +84,14 @@ def plain(accumulator: str, dtype: str) -> Epilogue:
 
 
 def scaled(dtype: str, row: bool = True, column: bool = True) -> Epilogue:
-    """int32 sums times float32 scales per row and per column (W8A8, spec 2), converted to `dtype`."""
+    """int32 sums times float32 scales per row and per column (W8A8, spec 2), as `dtype`."""
     total = tirx.Var("sum", "int32")
     operands: list[Operand] = []
     value: Any = tirx.Cast("float32", total)
-    extents: list[Extends] = (["row"] if row else []) + (["column"] if column else [])
-    for extends in extents:
+    extents: tuple[tuple[bool, Extends], ...] = ((row, "row"), (column, "column"))
+    for wanted, extends in extents:
+        if not wanted:
+            continue
         operand = Operand.of(extends, "float32", f"{extends}_scale")
         operands.append(operand)
         value = value * operand.element
