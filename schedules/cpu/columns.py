@@ -15,9 +15,9 @@ from tvm import tirx
 from tvm.ir import prim
 from tvm.tirx.script import builder as T
 
+from ..stages.program import constant, substitute
 from .emit import at, fused, in_lanes, index, serial, simplified, vectorized
 from .product import Product
-from .stages import constant, substitute
 
 Put = Callable[[Any, Any], None]
 

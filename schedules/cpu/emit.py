@@ -11,7 +11,7 @@ from tvm.ir import prim
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from .stages import Axis, Stage, constant, is_one, substitute, total
+from ..stages.program import Axis, Stage, constant, is_one, substitute, total
 
 Loop = Callable[[Any, Any], AbstractContextManager[Any]]
 #: Loops from the first argument up to the second; ``as`` gives the variable.

@@ -9,14 +9,14 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.tirx.script import builder as T
 
+from ..stages.fuse import by_buffer, inline
+from ..stages.program import Program, Stage, constant, loads, read
 from .emit import function_body
-from .fuse import by_buffer, inline
 from .kernel import Kernel
 from .machine import Machine
 from .panels import Packing, packing
 from .product import Epilogue, Product, epilogue, recognize
 from .rows import WORTH_THREADS, common_axes, emit_rows
-from .stages import Program, Stage, constant, loads, read
 from .tile import Tile, default_tile
 from .vector_math import expand
 

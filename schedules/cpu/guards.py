@@ -11,8 +11,8 @@ from typing import Any
 from tvm import ir, tirx
 from tvm.ir import prim
 
+from ..stages.program import uses
 from .emit import simplified
-from .stages import uses
 
 _IF = "tirx.if_then_else"
 

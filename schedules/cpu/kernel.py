@@ -15,7 +15,8 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from .access import step, vectorizable
+from ..stages.access import step, vectorizable
+from ..stages.program import Stage, constant, substitute
 from .columns import columns_of
 from .emit import (
     at,
@@ -33,7 +34,6 @@ from .emit import (
 )
 from .machine import Machine
 from .product import Epilogue, Product
-from .stages import Stage, constant, substitute
 from .tile import Tile
 
 #: Accumulators needed so that a multiply-add need not wait for the one before.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import ir
 
+from ..stages.program import constant, is_one
 from .product import Product
-from .stages import constant, is_one
 
 
 @dataclasses.dataclass(frozen=True)

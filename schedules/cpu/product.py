@@ -16,9 +16,9 @@ from tvm import ir
 from tvm.ir import prim
 from tvm_ffi import structural_equal
 
-from .access import flat_offset
+from ..stages.access import flat_offset
+from ..stages.program import Axis, Stage, constant, is_one, loads, substitute, total, uses
 from .emit import simplified
-from .stages import Axis, Stage, constant, is_one, loads, substitute, total, uses
 from .vector_math import prim_dtype
 
 #: Shorter sums do not pay for packing.

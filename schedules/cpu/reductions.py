@@ -13,10 +13,10 @@ from tvm import tirx
 from tvm.ir import prim
 from tvm.tirx.script import builder as T
 
-from .access import reads_along, step, vectorizable
+from ..stages.access import reads_along, step, vectorizable
+from ..stages.program import Stage, constant, loads, substitute
 from .emit import grid, index, local, put, serial, store, vectorized, whole
 from .machine import Machine
-from .stages import Stage, constant, loads, substitute
 from .vector_math import prim_dtype
 
 #: Vectors that a sum along memory is gathered in.

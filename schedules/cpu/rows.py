@@ -15,12 +15,12 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.tirx.script import builder as T
 
-from .access import step, vectorizable
+from ..stages.access import step, vectorizable
+from ..stages.program import Axis, Stage, constant, is_axis, loads, substitute, total
 from .emit import grid, in_lanes, index, serial, simplified, spread, store
 from .guards import interval
 from .machine import Machine
 from .reductions import sum_across, sum_along_memory, sums_along_memory
-from .stages import Axis, Stage, constant, is_axis, loads, substitute, total
 
 #: Below this many steps a parallel region costs more than it saves.
 WORTH_THREADS = 1 << 16

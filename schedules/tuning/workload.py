@@ -18,6 +18,7 @@ import tvm_ffi
 from tvm import ir, tirx
 
 from ...ops.symbolic import spell
+from ..stages.program import substitute
 
 if TYPE_CHECKING:
     from ..cpu.product import Epilogue, Operand, Product
@@ -101,8 +102,6 @@ def product_workload(product: Product, after: Epilogue | None, packed: bool) -> 
         after: what follows element by element.
         packed: whether the right operand is packed at compile time.
     """
-    from ..cpu.stages import substitute  # whose package reads this module
-
     sides = {
         "outer": product.outer,
         "rows": product.rows,

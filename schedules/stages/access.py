@@ -10,7 +10,7 @@ from tvm import ir, tirx
 from tvm.ir import prim
 from tvm.sym import Analyzer
 
-from .stages import loads, substitute, uses
+from .program import loads, substitute, uses
 
 #: Their conditions would have to be the same in all lanes.
 _GUARDS = frozenset({"tirx.if_then_else", "tirx.likely"})

@@ -10,7 +10,7 @@ import tvm_ffi
 from tvm import ir
 from tvm.ir import prim
 
-from .stages import Program, Stage, constant, inlined, loads, total
+from .program import Program, Stage, constant, inlined, loads, total
 
 #: Operations that may be computed again at every use.
 _FREE = 2

@@ -1,0 +1,1 @@
+"""Everything that is no product of matrices gets its threads here."""

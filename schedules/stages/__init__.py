@@ -1,0 +1,1 @@
+"""Functions read as stages: what the schedules of every kind of machine begin with."""
