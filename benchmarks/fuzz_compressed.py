@@ -26,7 +26,7 @@ from fewbits.compiler.driver import Compilation
 from fewbits.compiler.options import Options
 from fewbits.compiler.recipe import Recipe
 from fewbits.errors import FewbitsError
-from fewbits.targets.cpu.layers import layer_rows
+from fewbits.targets.vm.layers import layer_rows
 from fewbits.targets.cpu.product import CpuProduct
 from onnx import TensorProto, helper, numpy_helper
 

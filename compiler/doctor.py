@@ -132,7 +132,7 @@ def _library() -> list[Check]:
 
         from ..errors import FewbitsError
         from ..targets.cpu.features import host_cpu
-        from ..targets.cpu.link import link
+        from ..targets.vm.link import link
         from ..targets.cpu.pipeline import choose_kernels, lower_to_tir, make_executable
         from ..targets.cpu.target import TARGETS, required_features, tvm_target
         from ..targets.cpu.threads import default_threads

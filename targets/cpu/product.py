@@ -15,9 +15,9 @@ from ...ops.evaluate import largest_sizes
 from ...ops.symbolic import spell
 from ...schedules.tuning.choices import Choices, Recorded
 from ..base import Golden, Product, Request, Run, Shape, Value
-from .integers import in_integers
-from .layers import layer_rows, weight_bits
-from .link import link
+from ..vm.integers import in_integers
+from ..vm.layers import layer_rows, weight_bits
+from ..vm.link import link
 from .pipeline import choose_kernels, lower_to_tir, make_executable
 from .target import CpuTarget, required_features, tvm_target
 from .tuning import layers_of, recorded

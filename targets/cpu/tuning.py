@@ -13,8 +13,8 @@ from ...passes.rewrite import Rewriter
 from ...schedules.tuning.choices import Recorded, Site
 from ...schedules.tuning.database import Cpu, Database
 from ...schedules.tuning.space import fits
-from .layers import PASSING
-from .link import link
+from ..vm.layers import PASSING
+from ..vm.link import link
 from .target import CpuTarget, tvm_target
 from .threads import default_threads
 

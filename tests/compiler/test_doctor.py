@@ -21,7 +21,7 @@ def test_this_installation_is_healthy():
 
 def test_a_linker_that_fails_is_found(monkeypatch):
     from fewbits.errors import FewbitsError
-    from fewbits.targets.cpu import link
+    from fewbits.targets.vm import link
 
     def fail(*_: object) -> None:
         raise FewbitsError("compiler-failed", "no linker today")

@@ -1,4 +1,4 @@
-"""Which modules compute in integers on CPUs, and which run their QDQ form as written.
+"""Which modules compute in integers in libraries, and which run their QDQ form as written.
 
 A QDQ module whose only symbolic dimension is the batch becomes the integer dialect, for one sample:
 the same integers as on microcontrollers, so the results are equal bit for bit. Whoever runs it goes

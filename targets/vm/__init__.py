@@ -1,0 +1,1 @@
+"""What libraries for TVM's virtual machine share, whichever device computes."""
