@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -176,7 +175,7 @@ def _store(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             file.write(hashlib.sha256(content).digest() + content)
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
     except OSError as error:
         raise FewbitsError(
             "output-not-writable",
