@@ -83,12 +83,25 @@ def plain(accumulator: str, dtype: str) -> Epilogue:
     return Epilogue(total, total if accumulator == dtype else tirx.Cast(dtype, total))
 
 
-def scaled(dtype: str, row: bool = True, column: bool = True) -> Epilogue:
-    """int32 sums times float32 scales per row and per column (W8A8, spec 2), as `dtype`."""
-    total = tirx.Var("sum", "int32")
+def scaled(
+    dtype: str,
+    row: bool = True,
+    column: bool = True,
+    *,
+    one: bool = False,
+    accumulator: str = "int32",
+) -> Epilogue:
+    """Sums times float32 scales, as `dtype` (W8A8, spec 2).
+
+    Args:
+        dtype: of the result.
+        row, column, one: which scales there are: per row, per column, one for all.
+        accumulator: dtype of the sums.
+    """
+    total = tirx.Var("sum", accumulator)
     operands: list[Operand] = []
-    value: Any = tirx.Cast("float32", total)
-    extents: tuple[tuple[bool, Extends], ...] = ((row, "row"), (column, "column"))
+    value: Any = total if accumulator == "float32" else tirx.Cast("float32", total)
+    extents: tuple[tuple[bool, Extends], ...] = ((row, "row"), (one, "one"), (column, "column"))
     for wanted, extends in extents:
         if not wanted:
             continue
@@ -98,3 +111,32 @@ def scaled(dtype: str, row: bool = True, column: bool = True) -> Epilogue:
     return Epilogue(
         total, value if dtype == "float32" else tirx.Cast(dtype, value), tuple(operands)
     )
+
+
+def then(first: Epilogue, second: Epilogue) -> Epilogue:
+    """Both, one after the other: the second's sum is the first's value."""
+    value = first.value
+    if str(value.ty.dtype) != str(second.sum.ty.dtype):
+        value = tirx.Cast(str(second.sum.ty.dtype), value)
+    return Epilogue(
+        first.sum,
+        second.at(value, [operand.element for operand in second.operands]),
+        (*first.operands, *second.operands),
+    )
+
+
+def converted(epilogue: Epilogue, dtype: str) -> Epilogue:
+    """The same, with its result in another type."""
+    if epilogue.dtype == dtype:
+        return epilogue
+    return dataclasses.replace(epilogue, value=tirx.Cast(dtype, epilogue.value))
+
+
+def stored_as(epilogue: Epilogue, place: int, dtype: str) -> Epilogue:
+    """The same, with an operand's array in another type than the expression works with."""
+    old = epilogue.operands[place]
+    new = Operand.of(old.extends, dtype, str(old.element.name))
+    elements = [o.element for o in epilogue.operands]
+    elements[place] = tirx.Cast(old.dtype, new.element)
+    operands = (*epilogue.operands[:place], new, *epilogue.operands[place + 1 :])
+    return Epilogue(epilogue.sum, epilogue.at(epilogue.sum, elements), operands)

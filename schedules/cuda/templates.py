@@ -1,0 +1,22 @@
+"""Every maker of kernels for products, most special first."""
+
+from __future__ import annotations
+
+import functools
+
+from .architecture import Architecture
+from .problem import Linear
+from .template import Template
+
+
+@functools.cache
+def templates() -> tuple[Template, ...]:
+    """All templates. The last takes every product of a dense weight."""
+    from .simt import Simt
+
+    return (Simt(),)
+
+
+def suitable(problem: Linear, architecture: Architecture) -> list[Template]:
+    """The templates that have a kernel for a product."""
+    return [t for t in templates() if t.refusal(problem, architecture) is None]

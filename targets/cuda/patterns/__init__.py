@@ -1,0 +1,90 @@
+"""Layers of the compressed form (docs/architecture.md) become kernels of products.
+
+This comes before activations become half floats (`half`): modules are float32 still, and around
+each kernel stand the conversions of what it reads and writes, of which `half` removes the pairs.
+A rule looks at one layer and either emits a kernel with the weight packed for it, or says no; the
+first rule that takes a layer wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from tvm import ir, relax
+
+from ....passes.layers import Layer, find_layers
+from ....passes.rewrite import Rewriter, variables
+from ....schedules.cuda.architecture import Architecture
+from ....schedules.cuda.dispatch import Chooser
+from ....schedules.cuda.template import Kernel
+from .dense import decoded_linear, dense_linear
+from .followers import Followers, Graph
+from .quantized import quantized_linear
+from .selection import Selection
+
+Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
+
+RULES: tuple[Rule, ...] = (quantized_linear, dense_linear, decoded_linear)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Selected:
+    """A module whose layers call kernels.
+
+    Attributes:
+        module: the graph, with a host function per product and unscheduled PrimFuncs for
+            quantization; the attribute ``kernels`` of ``main`` says what each layer got.
+        kernels: what the host functions call by name, to be compiled and joined.
+    """
+
+    module: ir.IRModule
+    kernels: tuple[Kernel, ...]
+
+
+def select_kernels(
+    module: ir.IRModule,
+    architecture: Architecture,
+    dtype: str = "float16",
+    chooser: Chooser | None = None,
+) -> Selected:
+    """Put kernels in.
+
+    Args:
+        module: in compressed form; symbolic sizes are kept.
+        architecture: whose instructions there are.
+        dtype: of the floats that products read and write: ``float16``, ``bfloat16``, ``float32``.
+        chooser: decides about kernels before the cost models do; None: nobody.
+    """
+    rewriter = Rewriter(module)
+    selection = Selection(rewriter, architecture, dtype, chooser)
+    graph = Graph(rewriter.bindings, variables(rewriter.function.body.body))
+    chains: dict[relax.Var, tuple[Layer, Followers]] = {}
+    inner: set[relax.Var] = set()
+    taken: set[relax.Var] = set()
+    for layer in find_layers(module):
+        if layer.kind == "linear":
+            chain = graph.followers(layer.var, taken)
+            chains[chain.last] = (layer, chain)
+            inner.update(chain.inner)
+            taken.update((*chain.inner, chain.last))
+    for var, value in rewriter.bindings:
+        if var in inner:
+            continue
+        if var in chains:
+            made = _kernel(selection, *chains[var])
+            if made is not None:
+                rewriter.replace(var, made)
+                continue
+            for skipped in chains[var][1].inner:
+                rewriter.keep(skipped)
+        rewriter.keep(var, value)
+    return Selected(selection.finish(), tuple(selection.kernels))
+
+
+def _kernel(selection: Selection, layer: Layer, chain: Followers) -> relax.Var | None:
+    for rule in RULES:
+        made = rule(selection, layer, chain)
+        if made is not None:
+            return made
+    return None

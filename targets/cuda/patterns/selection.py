@@ -1,0 +1,225 @@
+"""A module on its way to kernels: the bindings emitted so far, and the functions they call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tvm import ir, relax
+from tvm.ir import prim
+
+from ....ops.symbolic import Extent, extents_of, simplified
+from ....passes.rewrite import Rewriter, as_array, constant
+from ....schedules.cuda.architecture import Architecture
+from ....schedules.cuda.dispatch import Chooser, Dispatch, digest, dispatch
+from ....schedules.cuda.epilogue import Epilogue, converted, stored_as, then
+from ....schedules.cuda.problem import Linear
+from ....schedules.cuda.quantize import QuantizeRows
+from ....schedules.cuda.template import Kernel
+from ....schedules.cuda.weight_format import WeightFormat
+from .followers import Followers
+
+#: TVM's expressions and types are built by calls that its annotations do not cover.
+_relax: Any = relax
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Operands:
+    """What a product's kernel gets besides the weight.
+
+    Attributes:
+        x: activations [M, K], new expression.
+        extra: operands of `meaning`, new expressions in its order.
+        meaning: from the sum to the product's float32 value.
+    """
+
+    x: relax.Expr
+    extra: tuple[relax.Expr, ...]
+    meaning: Epilogue
+
+
+class Selection:
+    """What rules need to put a kernel in.
+
+    Attributes:
+        architecture: what is compiled for.
+        dtype: ``float16``, ``bfloat16`` or ``float32``: of activations between kernels.
+        chooser: decides about kernels before the cost models do; None: nobody.
+        rewriter: the module being rewritten.
+        quantized: codes and scales of values that were quantized already.
+        notes: which kernels each layer got.
+        dispatches: of the products, by their key.
+    """
+
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        architecture: Architecture,
+        dtype: str,
+        chooser: Chooser | None = None,
+    ) -> None:
+        self.rewriter = rewriter
+        self.architecture = architecture
+        self.dtype = dtype
+        self.chooser = chooser
+        self.quantized: dict[tuple[Any, ...], tuple[relax.Expr, relax.Expr | None]] = {}
+        self.notes: dict[str, str] = {}
+        self.dispatches: dict[str, Dispatch] = {}
+        self._functions: dict[Any, tuple[ir.GlobalVar, Any]] = {}
+        self._names = {var.name_hint for var in rewriter.module.functions}
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """All kernels of products."""
+        return [kernel for d in self.dispatches.values() for kernel in d.kernels]
+
+    def call(
+        self, key: Any, function: Any, inputs: Sequence[relax.Expr], results: Sequence[Any],
+        name: str,
+    ) -> relax.Var:  # fmt: skip
+        """Call a PrimFunc, added once per key; several `results` (types) make a tuple."""
+        if key not in self._functions:
+            title = self._unique(str(function.attrs["global_symbol"]))
+            function = function.with_attr("global_symbol", title)
+            # A builder gives the variable the function's type, which calls need.
+            variable = _relax.BlockBuilder().add_func(function, title)
+            self._functions[key] = (variable, function)
+        variable, _ = self._functions[key]
+        types = list(results) if len(results) > 1 else results[0]
+        call = _relax.call_tir(variable, _relax.Tuple(list(inputs)), types)
+        return self.rewriter.emit(call, name)
+
+    def matrix(self, value: relax.Expr, dtype: str, name: str) -> relax.Expr:
+        """A new expression [..., K] as [M, K] in a dtype."""
+        sizes = extents_of(value)
+        if str(_dtype(value)) != dtype:
+            value = self.rewriter.emit(_relax.op.astype(value, dtype), name)
+        if len(sizes) == 2:
+            return value
+        flat = (rows_of(sizes), sizes[-1])
+        return self.rewriter.emit(_relax.op.reshape(value, flat), name)
+
+    def quantize(
+        self, kernel: QuantizeRows, x: relax.Expr, rest: Sequence[relax.Expr], name: str
+    ) -> tuple[relax.Expr, relax.Expr | None]:
+        """Codes [M, K] and scales, from x [M, K]."""
+        rows, columns = extents_of(x)
+        codes = tensor_type((rows, columns), kernel.codes)
+        if kernel.scales == "static":
+            return self.call(kernel, kernel.build(), [x, *rest], [codes], name), None
+        scales = tensor_type((rows if kernel.scales == "token" else 1,), "float32")
+        both = self.call(kernel, kernel.build(), [x, *rest], [codes, scales], name)
+        first, second = (
+            self.rewriter.emit(relax.TupleGetItem(both, place), name) for place in range(2)
+        )
+        return first, second
+
+    def linear(
+        self,
+        operands: Operands,
+        weight: WeightFormat,
+        arrays: Sequence[np.ndarray] | Sequence[relax.Expr],
+        outputs: int,
+        chain: Followers,
+    ) -> relax.Var:
+        """A product with what follows it, in the place of the chain's last variable.
+
+        Args:
+            operands: the activations, and what their sums mean.
+            weight: its layout.
+            arrays: its contents, as constants or new expressions.
+            outputs: N.
+            chain: the followers.
+        """
+        name = str(chain.last.name)
+        rows, inputs = extents_of(operands.x)
+        epilogue, extra = self._epilogue(operands, chain)
+        problem = Linear(int(inputs), outputs, str(_dtype(operands.x)), weight, epilogue)
+        chosen = self._dispatch(problem, rows)
+        self.notes[str(chain.product.name)] = ", ".join(chosen.labels)
+        given = [a if isinstance(a, relax.Expr) else constant(a) for a in arrays]
+        result = tensor_type((rows, outputs), epilogue.dtype)
+        y = self.call(chosen.name, chosen.host, [operands.x, *given, *extra], [result], name)
+        sizes = extents_of(chain.last)
+        if len(sizes) != 2:
+            y = self.rewriter.emit(_relax.op.reshape(y, sizes), name)
+        if epilogue.dtype != "float32":
+            y = self.rewriter.emit(_relax.op.astype(y, "float32"), name)
+        return y
+
+    def _epilogue(self, operands: Operands, chain: Followers) -> tuple[Epilogue, list[relax.Expr]]:
+        epilogue = then(operands.meaning, chain.epilogue)
+        given = list(operands.extra)
+        places = len(given)
+        numbers: dict[Any, Any] = {}
+        for place, value in enumerate(chain.operands, places):
+            operand = epilogue.operands[place]
+            if operand.extends == "one":
+                number = float(as_array(value).reshape(()))
+                numbers[operand.element] = prim.FloatImm("float32", number)
+                given.append(value)
+            elif operand.extends == "column":
+                given.append(constant(np.ascontiguousarray(as_array(value).reshape(-1))))
+            else:
+                epilogue = stored_as(epilogue, place, self.dtype)
+                given.append(self.matrix(self.rewriter.map(value), self.dtype, "residual"))
+        epilogue, kept = _without(epilogue, numbers)
+        given = [given[place] for place in kept]
+        return converted(epilogue, self.dtype), given
+
+    def _dispatch(self, problem: Linear, rows: Extent) -> Dispatch:
+        key = problem.key
+        known = int(rows) if isinstance(rows, int) else None
+        label = f"{key} M={known}"
+        if label not in self.dispatches:
+            name = self._unique(f"linear_{digest(problem)}")
+            self.dispatches[label] = dispatch(
+                problem, self.architecture, name, rows=known, chooser=self.chooser
+            )
+        return self.dispatches[label]
+
+    def finish(self) -> ir.IRModule:
+        """The module with its kernels' callers, and the notes as ``main``'s ``kernels``."""
+        self.rewriter.attributes["kernels"] = dict(self.notes)
+        module = self.rewriter.finish()
+        for variable, function in self.rewriter.module.functions_items():
+            if variable.name_hint != "main":
+                module.update_func(variable, function)
+        for variable, function in self._functions.values():
+            module.update_func(variable, function)
+        return module
+
+    def _unique(self, title: str) -> str:
+        name, count = title, 1
+        while name in self._names:
+            count += 1
+            name = f"{title}_{count}"
+        self._names.add(name)
+        return name
+
+
+def _without(epilogue: Epilogue, numbers: dict[Any, Any]) -> tuple[Epilogue, list[int]]:
+    """Operands that are numbers put into the expression; which of the operands are left."""
+    kept = [place for place, o in enumerate(epilogue.operands) if o.element not in numbers]
+    elements = [numbers.get(o.element, o.element) for o in epilogue.operands]
+    left = tuple(epilogue.operands[place] for place in kept)
+    return Epilogue(epilogue.sum, epilogue.at(epilogue.sum, elements), left), kept
+
+
+def tensor_type(shape: Sequence[Extent], dtype: str) -> Any:
+    """The type of a tensor."""
+    return _relax.TensorType(tuple(shape), dtype)
+
+
+def rows_of(sizes: Sequence[Extent]) -> Extent:
+    """The product of all sizes but the last."""
+    total: Any = 1
+    for size in sizes[:-1]:
+        total = total * size
+    return simplified(total)
+
+
+def _dtype(value: Any) -> str:
+    return str(value.ty.dtype)
