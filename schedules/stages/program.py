@@ -127,7 +127,7 @@ def read(function: tirx.PrimFunc) -> Program | None:
         return None
     stages: list[Stage] = []
     for statement in tirx.stmt_list(root.block.body):
-        stage = _stage(statement)
+        stage = read_stage(statement)
         if stage is None:
             return None
         stages.append(stage)
@@ -136,7 +136,8 @@ def read(function: tirx.PrimFunc) -> Program | None:
     return Program(tuple(stages), tuple(root.block.alloc_buffers))
 
 
-def _stage(statement: Any) -> Stage | None:
+def read_stage(statement: Any) -> Stage | None:
+    """The stage that a loop nest is, or None where it has another form."""
     loops: dict[Any, Any] = {}
     while isinstance(statement, tirx.For):
         plain = statement.kind == tirx.ForKind.SERIAL and not statement.annotations
