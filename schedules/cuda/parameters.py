@@ -107,3 +107,11 @@ def barrier() -> None:
 def long(value: Any) -> Any:
     """An int64 index: matrices may have more than 2^31 elements."""
     return tirx.Cast("int64", value)
+
+
+def held(value: Any) -> Any:
+    """The value in a variable: TVM writes an expression that is only bound anew at every use."""
+    dtype = str(value.ty.dtype)
+    cell = T.alloc_buffer((1,), dtype, scope="local")
+    T.buffer_store(cell, value, [0])
+    return cell[0]

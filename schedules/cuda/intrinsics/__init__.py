@@ -1,0 +1,1 @@
+"""Instructions: their PTX, and their meaning as plain TIR."""
