@@ -44,7 +44,14 @@ class _Failure(threading.local):
     error: FewbitsError | None = None
 
 
+class _Also(threading.local):
+    """The architectures that are compiled for besides TVM's target."""
+
+    names: tuple[str, ...] = ()
+
+
 _failure = _Failure()
+_also = _Also()
 
 
 def compile_kernels(kernels: Sequence[Kernel]) -> list[Any]:
@@ -90,8 +97,12 @@ def compile_module(
 
 
 @contextlib.contextmanager
-def compiling(architecture: Architecture) -> Iterator[Any]:
+def compiling(architecture: Architecture, *others: Architecture) -> Iterator[Any]:
     """Whatever TVM compiles for the GPU inside goes through nvcc; the value is TVM's target.
+
+    Args:
+        architecture: the one that TVM writes code for.
+        others: for which the same source is compiled as well, into the same fat binary.
 
     Raises:
         FewbitsError: ``compiler-missing``, ``compiler-failed``: from inside of TVM as well.
@@ -101,6 +112,7 @@ def compiling(architecture: Architecture) -> Iterator[Any]:
     _install()
     target = architecture.tvm_target()
     _failure.error = None
+    _also.names = tuple(other.name for other in others)
     try:
         with target:
             yield target
@@ -109,22 +121,24 @@ def compiling(architecture: Architecture) -> Iterator[Any]:
         if error is not None:
             raise error from None
         raise
+    finally:
+        _also.names = ()
 
 
-def fatbin(source: str, architecture: str) -> bytes:
-    """CUDA source as a fat binary: machine code for one architecture, and its PTX.
+def fatbin(source: str, *architectures: str) -> bytes:
+    """CUDA source as a fat binary: machine code for architectures, and their PTX.
 
     Args:
         source: CUDA C++.
-        architecture: as nvcc writes it, e.g. ``"sm_90a"``.
+        architectures: as nvcc writes them, e.g. ``"sm_90a"``.
 
     Raises:
         FewbitsError: ``compiler-missing``, ``compiler-failed``, ``output-not-writable``.
     """
     nvcc = find_nvcc()
-    number = architecture.removeprefix("sm_")
-    code = f"-gencode=arch=compute_{number},code=[sm_{number},compute_{number}]"
-    flags = (*_FLAGS, code)
+    numbers = [architecture.removeprefix("sm_") for architecture in architectures]
+    codes = [f"-gencode=arch=compute_{n},code=[sm_{n},compute_{n}]" for n in numbers]
+    flags = (*_FLAGS, *codes)
     key = hashlib.sha256("\0".join((nvcc.release, *flags, source)).encode()).hexdigest()
     path = cache_folder() / "cuda" / f"{key}.fatbin"
     found = _load(path)
@@ -153,7 +167,7 @@ def _callback(source: str) -> bytes:
     if target is None:
         raise ValueError("CUDA is compiled inside of `with target:` only")
     try:
-        return fatbin(source, str(target.arch))
+        return fatbin(source, str(target.arch), *_also.names)
     except FewbitsError as error:
         _failure.error = error
         raise

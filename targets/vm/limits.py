@@ -6,6 +6,7 @@ looks at its arguments first; whoever calls it gets an error as from any functio
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tvm import ir, relax, tirx
@@ -16,14 +17,15 @@ from ...ops.symbolic import is_symbol
 CHECK = "check_sizes"
 
 
-def check_sizes(module: ir.IRModule) -> ir.IRModule:
+def check_sizes(module: ir.IRModule, called: Mapping[str, str] | None = None) -> ir.IRModule:
     """``main`` begins with a check of its symbolic sizes.
 
     Args:
         module: after ``CallTIRRewrite``: calls of loops are calls, and nothing is pure any more.
+        called: the names of dimensions in messages, where they differ from those in the module.
     """
     function: Any = module["main"]
-    check = _check_function(function.params, largest_sizes(module))
+    check = _check_function(function.params, largest_sizes(module), called or {})
     if check is None:
         return module
     builder = relax.BlockBuilder(module)
@@ -37,7 +39,9 @@ def check_sizes(module: ir.IRModule) -> ir.IRModule:
     return result
 
 
-def _check_function(parameters: list[Any], largest: dict[str, int]) -> tirx.PrimFunc | None:
+def _check_function(
+    parameters: list[Any], largest: dict[str, int], called: Mapping[str, str]
+) -> tirx.PrimFunc | None:
     """Loops without loops: assertions about the symbols in the parameters' shapes."""
     symbols: dict[str, Any] = {}
     buffers = []
@@ -52,10 +56,11 @@ def _check_function(parameters: list[Any], largest: dict[str, int]) -> tirx.Prim
         return None
     asserts = []
     for name, size in symbols.items():
-        asserts.append(_assert(size >= 1, f"dimension {name!r} is 0"))
+        title = called.get(name, name)
+        asserts.append(_assert(size >= 1, f"dimension {title!r} is 0"))
         if name in largest:
             limit = largest[name]
-            asserts.append(_assert(size <= limit, f"dimension {name!r} is larger than {limit}"))
+            asserts.append(_assert(size <= limit, f"dimension {title!r} is larger than {limit}"))
     return tirx.PrimFunc(buffers, tirx.stmt_seq(*asserts))
 
 
