@@ -1,34 +1,3 @@
-/* libcudart.so.13 where there is no device. */
-#define NO_DEVICE(name) int name(void) { return 100; }
-NO_DEVICE(cudaDeviceGetAttribute)
-NO_DEVICE(cudaEventCreate)
-NO_DEVICE(cudaEventDestroy)
-NO_DEVICE(cudaEventElapsedTime)
-NO_DEVICE(cudaEventRecord)
-NO_DEVICE(cudaEventSynchronize)
-NO_DEVICE(cudaFree)
-NO_DEVICE(cudaFreeHost)
-NO_DEVICE(cudaGetDevice)
-NO_DEVICE(cudaGetDeviceCount)
-NO_DEVICE(cudaGetDeviceProperties)
-NO_DEVICE(cudaGetLastError)
-NO_DEVICE(cudaGraphDestroy)
-NO_DEVICE(cudaGraphExecDestroy)
-NO_DEVICE(cudaGraphInstantiate)
-NO_DEVICE(cudaGraphLaunch)
-NO_DEVICE(cudaMalloc)
-NO_DEVICE(cudaMallocHost)
-NO_DEVICE(cudaMemGetInfo)
-NO_DEVICE(cudaMemcpyAsync)
-NO_DEVICE(cudaMemcpyPeerAsync)
-NO_DEVICE(cudaPeekAtLastError)
-NO_DEVICE(cudaSetDevice)
-NO_DEVICE(cudaStreamBeginCapture)
-NO_DEVICE(cudaStreamCreate)
-NO_DEVICE(cudaStreamCreateWithFlags)
-NO_DEVICE(cudaStreamDestroy)
-NO_DEVICE(cudaStreamEndCapture)
-NO_DEVICE(cudaStreamSynchronize)
-NO_DEVICE(cudaStreamWaitEvent)
-const char *cudaGetErrorName(int error) { return error ? "cudaErrorNoDevice" : "cudaSuccess"; }
-const char *cudaGetErrorString(int error) { return error ? "no CUDA-capable device is detected" : "no error"; }
+/* libcudart.so.13 in name: TVM's CUDA runtime asks for a library so called that has this version.
+ * What it calls is in the other library, as both share one state. */
+__attribute__((visibility("default"))) const char cudaFewbits[] = "emulated";
