@@ -8,7 +8,7 @@ only at their own place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tvm_ffi
@@ -35,12 +35,11 @@ from .launch import (
     registers,
     serial_grid,
     simplified,
-    unrolled,
     when,
     with_loads,
 )
 from .numbers import cast, dtype_of, gathering, widen, working
-from .vectors import elements, lanes, store_elements
+from .vectors import elements, lanes, rounded, store_elements
 
 
 def is_flat(stages: Sequence[Stage]) -> bool:
@@ -127,21 +126,26 @@ def _emit_at(
             held = gathered(here, {inner.var: start}, known)
         else:
             held = registers(count, working(dtype_of(stage.buffer)))
-            value = widen(here.value)
-
-            def one(lane: Any, element: Any, held: Any = held) -> None:
-                def replace(load: ir.TensorLoad) -> Any:
-                    other = known.get(load.source)
-                    return load if other is None else tirx.BufferLoad(other, [lane])
-
-                element = with_loads(element, replace)
-                T.buffer_store(held, cast(dtype_of(held), element), [lane])
-
-            elements(_marked(value, known), inner.var, start, count, one)
+            value = _marked(widen(here.value), known)
+            elements(value, inner.var, start, count, _into(held, known))
         if needed:
             known[stage.buffer] = held
         if not hidden:
-            store_elements(here, inner.var, start, count, rounded(held, stage, count), index(0))
+            result, first = rounded(held, dtype_of(stage.buffer), count, index(0))
+            store_elements(here, inner.var, start, count, result, first)
+
+
+def _into(held: Any, known: dict[Any, Any]) -> Callable[[Any, Any], None]:
+    """What stores elements to registers, reading others' from theirs."""
+
+    def one(lane: Any, element: Any) -> None:
+        def replace(load: ir.TensorLoad) -> Any:
+            other = known.get(load.source)
+            return load if other is None else tirx.BufferLoad(other, [lane])
+
+        T.buffer_store(held, cast(dtype_of(held), with_loads(element, replace)), [lane])
+
+    return one
 
 
 def _marked(value: Any, known: dict[Any, Any]) -> Any:
@@ -153,16 +157,6 @@ def _marked(value: Any, known: dict[Any, Any]) -> Any:
         return tirx.BufferLoad(load.source, [index(0) for _ in load.indices])
 
     return with_loads(value, replace)
-
-
-def rounded(held: Any, stage: Stage, count: int) -> Any:
-    """The registers in the type of the stage's buffer."""
-    dtype = dtype_of(stage.buffer)
-    if dtype_of(held) == dtype:
-        return held
-    result = registers(count, dtype)
-    unrolled(count, lambda lane: T.buffer_store(result, cast(dtype, held[lane]), [lane]))
-    return result
 
 
 def gathered(stage: Stage, places: dict[Any, Any], known: dict[Any, Any]) -> Any:

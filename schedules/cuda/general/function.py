@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tvm_ffi
@@ -24,6 +24,8 @@ from .opaque import (
     own_temporaries,
     read_nest,
 )
+from .row_form import read_rows
+from .rows import emit_rows
 
 #: Functions with this attribute have a schedule.
 SCHEDULED = "tirx.is_scheduled"
@@ -128,13 +130,19 @@ def _groups(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 def _joins(group: Sequence[Piece], piece: Piece) -> bool:
     stages = [each for each in (*group, piece) if isinstance(each, Stage)]
-    return len(stages) == len(group) + 1 and is_flat(stages)
+    whole = len(stages) == len(group) + 1
+    return whole and (read_rows(stages) is not None or is_flat(stages))
 
 
 def _emit(group: Sequence[Piece], private: Sequence[Any], architecture: Architecture) -> None:
     first = group[0]
     if isinstance(first, Stage):
-        emit_flat([each for each in group if isinstance(each, Stage)], private)
+        stages = [each for each in group if isinstance(each, Stage)]
+        chain = read_rows(stages)
+        if chain is None:
+            emit_flat(stages, private)
+        else:
+            emit_rows(chain, private)
     elif isinstance(first, BlockNest):
         emit_nest(first)
     elif isinstance(first, Plain):
@@ -168,7 +176,11 @@ def _piece_uses(piece: Piece, buffer: Any) -> bool:
 
 def _mentions(node: Any, buffer: Any) -> bool:
     found: list[bool] = []
-    visit: Callable[[Any], None] = lambda var: found.append(True) if var.same_as(buffer) else None
+
+    def visit(var: Any) -> None:
+        if var.same_as(buffer):
+            found.append(True)
+
     tvm_ffi.structural_walk(node, [(ir.Var, visit)])
     return bool(found)
 

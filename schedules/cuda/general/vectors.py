@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T
 from ...stages.access import flat_offset, step
 from ...stages.program import Stage, constant, loads, substitute
 from .launch import index, registers, simplified, unrolled, with_loads
-from .numbers import dtype_of
+from .numbers import cast, dtype_of
 
 #: Bytes of the widest access of one thread.
 _WIDEST = 16
@@ -54,7 +54,7 @@ def lanes(stages: Sequence[Stage], inner: Sequence[Any], extent: Any) -> int:
 
 def _moving(stage: Stage, variable: Any) -> Iterator[tuple[Any, Any]]:
     """The accesses of a stage that could be vectors along the variable."""
-    for load in _unconditional(stage.value):
+    for load in unconditional(stage.value):
         if step(load.source, load.indices, variable) == 1:
             yield load.source, load.indices
     if not stage.reductions:
@@ -73,7 +73,7 @@ def _aligned(variable: Any, buffer: Any, indices: Any, count: int) -> bool:
     )
 
 
-def _unconditional(value: Any) -> list[ir.TensorLoad]:
+def unconditional(value: Any) -> list[ir.TensorLoad]:
     """The reads that happen whatever the conditions inside the expression are."""
     hidden: list[ir.TensorLoad] = []
 
@@ -106,7 +106,7 @@ def elements(
         write(index(0), substitute(value, {variable: start}))
         return
     vectors: list[tuple[ir.TensorLoad, Any]] = []
-    for load in _unconditional(value):
+    for load in unconditional(value):
         fits = dtype_of(load.source) in _VECTORS
         if not fits or step(load.source, load.indices, variable) != 1:
             continue
@@ -147,3 +147,12 @@ def store_elements(
             one(lane)
     else:
         unrolled(count, one)
+
+
+def rounded(held: Any, dtype: str, count: int, offset: Any) -> tuple[Any, Any]:
+    """Registers from an offset on in another type, and where they begin."""
+    if dtype_of(held) == dtype:
+        return held, offset
+    result = registers(count, dtype)
+    unrolled(count, lambda n: T.buffer_store(result, cast(dtype, held[offset + n]), [n]))
+    return result, index(0)
