@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tvm import tirx
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder
 
 from ...errors import FewbitsError
 from .architecture import Architecture
+from .host import Parameter, host_function
 from .problem import Linear
 from .template import Kernel, Template
 from .templates import suitable
@@ -186,48 +186,39 @@ def _host(
     bounds: Sequence[tuple[int | None, int]],
 ) -> Any:
     """``if rows <= bound: kernel ... else ...`` over packed calls."""
-    with IRBuilder() as ir_builder, T.prim_func(s_tir=True):
-        T.func_name(name)
-        # The target says where the arrays lie; without threads the code stays on the host.
-        T.func_attr({"tirx.is_scheduled": True, "target": architecture.tvm_target()})
-        m = tirx.Var("m", "int64")
-        shapes: dict[str, tuple[Any, ...]] = {
-            "row": (m,),
-            "column": (problem.outputs,),
-            "matrix": (m, problem.outputs),
-            "one": (1,),
-        }
-        parameters: list[tuple[str, tuple[Any, ...], str]] = [
-            ("x", (m, problem.inputs), problem.activation)
-        ]
-        parameters += [
-            (array.name, array.shape, array.dtype)
-            for array in problem.weight.arrays(problem.outputs, problem.inputs)
-        ]
-        parameters += [
-            (f"operand{place}", shapes[operand.extends], operand.dtype)
-            for place, operand in enumerate(problem.epilogue.operands)
-        ]
-        parameters.append(("y", (m, problem.outputs), problem.epilogue.dtype))
-        handles = [(T.arg(f"{title}_ptr", T.handle()), *rest) for title, *rest in parameters]
-        buffers = [T.match_buffer(handle, shape, dtype) for handle, shape, dtype in handles]
+    m = tirx.Var("m", "int64")
+    shapes: dict[str, tuple[Any, ...]] = {
+        "row": (m,),
+        "column": (problem.outputs,),
+        "matrix": (m, problem.outputs),
+        "one": (1,),
+    }
+    parameters: list[Parameter] = [("x", (m, problem.inputs), problem.activation)]
+    parameters += [
+        (array.name, array.shape, array.dtype)
+        for array in problem.weight.arrays(problem.outputs, problem.inputs)
+    ]
+    parameters += [
+        (f"operand{place}", shapes[operand.extends], operand.dtype)
+        for place, operand in enumerate(problem.epilogue.operands)
+    ]
+    parameters.append(("y", (m, problem.outputs), problem.epilogue.dtype))
 
-        def call(place: int) -> None:
-            T.evaluate(T.call_packed(kernels[place].name, *buffers))
-
+    def write(call: Callable[[str], None]) -> None:
         def branch(remaining: Sequence[tuple[int | None, int]]) -> None:
             bound, place = remaining[0]
             if bound is None:
-                call(place)
+                call(kernels[place].name)
                 return
             with T.If(m <= bound):
                 with T.Then():
-                    call(place)
+                    call(kernels[place].name)
                 with T.Else():
                     branch(remaining[1:])
 
         branch(bounds)
-    return ir_builder.get()
+
+    return host_function(name, architecture, parameters, write)
 
 
 def _no_kernel(problem: Linear, architecture: Architecture) -> FewbitsError:

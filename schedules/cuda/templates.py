@@ -12,9 +12,10 @@ from .template import Template
 @functools.cache
 def templates() -> tuple[Template, ...]:
     """All templates. The last takes every product of a dense weight."""
+    from .mma import Mma
     from .simt import Simt
 
-    return (Simt(),)
+    return (Mma(), Simt())
 
 
 def suitable(problem: Linear, architecture: Architecture) -> list[Template]:

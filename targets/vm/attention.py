@@ -176,6 +176,7 @@ def _is_float32(expression: relax.Expr) -> bool:
 
 
 def four_axes(sizes: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """Sizes with axes of one element in front."""
     return (1,) * (4 - len(sizes)) + tuple(sizes)
 
 
@@ -186,6 +187,7 @@ def tokens_first(operand: relax.Expr, heads_first: bool) -> tuple[Extent, ...]:
 
 
 def is_one(size: Extent) -> bool:
+    """Whether a size is known to be 1."""
     return isinstance(size, int) and size == 1
 
 

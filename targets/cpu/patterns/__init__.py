@@ -15,7 +15,8 @@ from tvm import ir, relax
 from ....passes.layers import Layer, find_layers
 from ....passes.rewrite import Rewriter, variables
 from ....schedules.tuning.choices import Choices
-from .attention import emit_attention, find_attention
+from ...vm.attention import find_attention
+from .attention import emit_attention
 from .chains import Chain, Readers
 from .int8 import int8_linear
 from .outliers import outlier_linear

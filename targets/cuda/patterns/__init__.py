@@ -18,6 +18,8 @@ from ....passes.rewrite import Rewriter, variables
 from ....schedules.cuda.architecture import Architecture
 from ....schedules.cuda.dispatch import Chooser
 from ....schedules.cuda.template import Kernel
+from ...vm.attention import find_attention
+from .attention import emit_attention
 from .dense import decoded_linear, dense_linear
 from .followers import Followers, Graph
 from .quantized import quantized_linear
@@ -68,9 +70,15 @@ def select_kernels(
             chains[chain.last] = (layer, chain)
             inner.update(chain.inner)
             taken.update((*chain.inner, chain.last))
+    attention = find_attention(rewriter.bindings, graph)
     for var, value in rewriter.bindings:
         if var in inner:
             continue
+        if var in attention:
+            made = emit_attention(selection, attention[var])
+            if made is not None:
+                rewriter.replace(var, made)
+                continue
         if var in chains:
             made = _kernel(selection, *chains[var])
             if made is not None:

@@ -13,6 +13,8 @@ from tvm.ir import prim
 from ....ops.symbolic import Extent, extents_of, simplified
 from ....passes.rewrite import Rewriter, as_array, constant
 from ....schedules.cuda.architecture import Architecture
+from ....schedules.cuda.attention import Attention, attention_caller, attention_kernel
+from ....schedules.cuda.attention.sizes import rule as attention_rule
 from ....schedules.cuda.dispatch import Chooser, Dispatch, digest, dispatch
 from ....schedules.cuda.epilogue import Epilogue, converted, stored_as, then
 from ....schedules.cuda.problem import Linear
@@ -67,13 +69,15 @@ class Selection:
         self.quantized: dict[tuple[Any, ...], tuple[relax.Expr, relax.Expr | None]] = {}
         self.notes: dict[str, str] = {}
         self.dispatches: dict[str, Dispatch] = {}
+        self._attentions: dict[str, tuple[Kernel, Any]] = {}
         self._functions: dict[Any, tuple[ir.GlobalVar, Any]] = {}
         self._names = {var.name_hint for var in rewriter.module.functions}
 
     @property
     def kernels(self) -> list[Kernel]:
-        """All kernels of products."""
-        return [kernel for d in self.dispatches.values() for kernel in d.kernels]
+        """All kernels of products and attention."""
+        kernels = [kernel for d in self.dispatches.values() for kernel in d.kernels]
+        return kernels + [kernel for kernel, _ in self._attentions.values()]
 
     def call(
         self, key: Any, function: Any, inputs: Sequence[relax.Expr], results: Sequence[Any],
@@ -148,6 +152,16 @@ class Selection:
         if epilogue.dtype != "float32":
             y = self.rewriter.emit(_relax.op.astype(y, "float32"), name)
         return y
+
+    def attention(self, problem: Attention) -> tuple[Kernel, Any]:
+        """The kernel of attention and the host function that launches it, made once."""
+        if problem.key not in self._attentions:
+            name = self._unique(f"attention_{self.architecture.name}")
+            sizes = attention_rule(problem, self.architecture.shared_memory)
+            kernel = attention_kernel(problem, self.architecture, sizes, name)
+            host = attention_caller(problem, self.architecture, kernel)
+            self._attentions[problem.key] = kernel, host
+        return self._attentions[problem.key]
 
     def _epilogue(self, operands: Operands, chain: Followers) -> tuple[Epilogue, list[relax.Expr]]:
         epilogue = then(operands.meaning, chain.epilogue)

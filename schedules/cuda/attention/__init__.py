@@ -1,0 +1,6 @@
+"""Attention between its projections as one kernel (spec 2; online softmax)."""
+
+from .kernel import attention_caller, attention_kernel
+from .problem import Attention, refusal
+
+__all__ = ["Attention", "attention_caller", "attention_kernel", "refusal"]
