@@ -1,0 +1,165 @@
+"""The kernel around its parts: tensor maps on the host, roles of warpgroups on the GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder
+
+from ..intrinsics import mbarrier, tma, wgmma
+from ..intrinsics.ptx import issue
+from ..parameters import Parameters
+from . import sizes as fits
+from .epilogue import Finish
+from .main_loop import Consumer
+from .plan import Memory, Plan
+from .producer import produce
+from .reduce import added
+from .sizes import CONSUMER_REGISTERS, PRODUCER_REGISTERS
+from .tiles import Walk
+
+#: TVM's builder; its annotations are narrower than what it gives.
+T: Any = builder
+
+
+def write(plan: Plan, name: str) -> Any:
+    """The PrimFunc of a plan."""
+    with IRBuilder() as ir_builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"global_symbol": name})
+        parameters = Parameters.declare(plan.problem)
+        maps = _maps(plan, parameters)
+        T.device_entry()
+        # setmaxnreg means something only where the registers at the start are known.
+        with T.attr({"tirx.launch_bounds_min_blocks_per_sm": 1}):
+            block: Any = T.cta_id([Walk.grid(plan, parameters.rows)])
+            if plan.sizes.cluster > 1:
+                T.cta_id_in_cluster([plan.sizes.cluster])
+            warp: Any = T.warp_id([plan.sizes.threads // 32])
+            thread: Any = T.thread_id([plan.sizes.threads])
+            memory = _memory(plan)
+            walk = Walk.start(plan, parameters.rows, block)
+            with T.If(thread == 0), T.Then():
+                _init_barriers(plan, memory)
+            _everyone_sees(plan)
+            group = T.Bind(warp // 4)
+            with T.If(group == 0):
+                with T.Then():
+                    if plan.sizes.consumers == 2:
+                        issue("setmaxnreg.dec.sync.aligned.u32", PRODUCER_REGISTERS)
+                    with T.If(thread == 0), T.Then():
+                        produce(plan, memory, walk, (maps[0], maps[1]))
+                    _producer_leaves(plan)
+                with T.Else():
+                    if plan.sizes.consumers == 2:
+                        issue("setmaxnreg.inc.sync.aligned.u32", CONSUMER_REGISTERS)
+                    number = T.Bind(group - 1)
+                    ring = mbarrier.Ring.start(plan.sizes.stages)
+                    within = T.Bind(thread % wgmma.THREADS)
+                    consumer = Consumer(plan, memory, walk, number, within, ring)
+                    _consume(consumer, parameters, maps[2])
+    return ir_builder.get()
+
+
+def _maps(plan: Plan, parameters: Parameters) -> list[Any]:
+    """Tensor maps of the left operand, the right one and, where it is needed, the result."""
+    problem = plan.problem
+    sides = [
+        (parameters.x, parameters.rows),
+        (parameters.weight[0], problem.outputs),
+    ]
+    if plan.sizes.swap:
+        sides.reverse()
+    maps = [
+        tma.encode(array.data, plan.kind.item, rows, problem.inputs, box)
+        for (array, rows), box in zip(sides, (plan.left_box, plan.right_box), strict=True)
+    ]
+    if not plan.staged:
+        return [*maps, None]
+    box = (wgmma.ROWS, plan.piece)
+    item = fits.output_bytes(problem)
+    result = tma.encode(parameters.y.data, item, parameters.rows, problem.outputs, box)
+    return [*maps, result]
+
+
+def _memory(plan: Plan) -> Memory:
+    pool = T.alloc_buffer((plan.shared_bytes,), "uint8", scope="shared.dyn", align=128)
+    start = T.cuda.cvta_generic_to_shared(T.address_of(pool[0]))
+    aligned = (start + T.uint32(tma.PATTERN - 1)) & T.uint32(0x100000000 - tma.PATTERN)
+    return Memory(plan, T.Bind(aligned))
+
+
+def _init_barriers(plan: Plan, memory: Memory) -> None:
+    for stage in range(plan.sizes.stages):
+        mbarrier.init(memory.full(stage), 1)
+        mbarrier.init(memory.empty(stage), plan.consumer_warps)
+    for consumer in range(2):
+        mbarrier.init(memory.turn(consumer), wgmma.THREADS // 32)
+    mbarrier.init_visible()
+
+
+def _everyone_sees(plan: Plan) -> None:
+    """No block copies or arrives before the barriers of all are there."""
+    if plan.sizes.cluster > 1:
+        mbarrier.cluster_sync()
+    else:
+        T.evaluate(T.cuda.cta_sync())
+
+
+def _producer_leaves(plan: Plan) -> None:
+    """Take part in the cluster's barriers that consumers wait at."""
+    if plan.sizes.split > 1:
+        mbarrier.cluster_sync()
+    if plan.sizes.cluster > 1:
+        mbarrier.cluster_sync()
+
+
+def _consume(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:
+    plan, walk = consumer.plan, consumer.walk
+    if plan.sizes.schedule == "pingpong":
+        _ping_pong(consumer, parameters, y_map)
+    else:
+        with T.serial(0, walk.count) as number:
+            _tile(consumer, parameters, y_map, number, lambda: None)
+    if plan.staged:
+        # Shared memory must last until it has been read.
+        with T.If(consumer.thread == 0), T.Then():
+            tma.stored(0)
+    if plan.sizes.split == 1 and plan.sizes.cluster > 1:
+        # Others may still copy to this block or arrive at its barriers.
+        mbarrier.cluster_sync()
+
+
+def _tile(consumer: Consumer, parameters: Parameters, y_map: Any, number: Any, issued: Any) -> None:
+    row, column = consumer.walk.place(number)
+    sums = consumer.tile(issued)
+    sizes = consumer.plan.sizes
+    if sizes.split > 1:
+        sums = added(consumer, sums)
+        column = T.Bind(column + consumer.walk.rank * (sizes.groups * 8))
+    Finish(consumer, parameters, y_map, T.Bind(row + consumer.first_row), column, sums).emit()
+
+
+def _ping_pong(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:
+    """Every other tile, and the ring's stages in between are the other consumer's.
+
+    Turns are what keeps a consumer from taking an earlier round's data for its own: parities tell
+    only one round from the next.
+    """
+    plan, walk, memory = consumer.plan, consumer.walk, consumer.memory
+    other = T.Bind(1 - consumer.number)
+    with T.If(consumer.number == 1), T.Then():
+        consumer.ring.skip(plan.steps)
+    tiles = tirx.truncdiv(walk.count - consumer.number + 1, 2)
+
+    def issued() -> None:
+        with T.If(consumer.thread % 32 == 0), T.Then():
+            mbarrier.arrive(memory.turn(other))
+
+    with T.serial(0, tiles) as number:
+        # The first consumer's first turn is there from the start.
+        mbarrier.wait(memory.turn(consumer.number), (number & 1) ^ (1 - consumer.number))
+        _tile(consumer, parameters, y_map, number * 2 + consumer.number, issued)
+        consumer.ring.skip(plan.steps)
