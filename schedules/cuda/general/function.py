@@ -52,7 +52,7 @@ def schedule_function(function: tirx.PrimFunc, architecture: Architecture) -> ti
         One kernel or several in order. Intermediates between kernels are memory of the device.
     """
     whole = read_pieces(function)
-    groups = _groups(whole.pieces)
+    groups = groups_of(whole.pieces)
 
     def write() -> None:
         inside = [_private(group, groups, whole) for group in groups]
@@ -118,7 +118,8 @@ def _read_one(
         pieces.append(statement)
 
 
-def _groups(pieces: Sequence[Piece]) -> list[list[Piece]]:
+def groups_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """The pieces by kernel."""
     groups: list[list[Piece]] = []
     for piece in pieces:
         if groups and _joins(groups[-1], piece):
@@ -212,4 +213,4 @@ def has_threads(function: tirx.PrimFunc) -> bool:
     return not bare
 
 
-__all__ = ["SCHEDULED", "has_threads", "read_pieces", "schedule_function"]
+__all__ = ["SCHEDULED", "groups_of", "has_threads", "read_pieces", "schedule_function"]

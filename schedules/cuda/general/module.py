@@ -6,6 +6,7 @@ from tvm import ir, relax, tirx
 
 from ..architecture import Architecture
 from .function import SCHEDULED, schedule_function
+from .merge import merge_rows
 
 
 def schedule_module(module: ir.IRModule, architecture: Architecture) -> ir.IRModule:
@@ -20,7 +21,7 @@ def schedule_module(module: ir.IRModule, architecture: Architecture) -> ir.IRMod
     Returns:
         The module; functions for the host alone (shape functions) are not touched.
     """
-    module = relax.transform.RewriteDataflowReshape()(module)
+    module = merge_rows(relax.transform.RewriteDataflowReshape()(module))
     updates = {
         variable: schedule_function(function, architecture)
         for variable, function in module.functions.items()
