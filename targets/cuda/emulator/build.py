@@ -23,7 +23,6 @@ _FLAGS = (
     "-mcpu=baseline",
     "-fno-sanitize=all",
     "-Wall",
-    "-Werror",
     "-Wl,--build-id=none",
 )
 
