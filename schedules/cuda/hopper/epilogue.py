@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.tirx.script import builder
 
 from ..intrinsics import mbarrier, stmatrix, tma, wgmma
-from ..intrinsics.ptx import issue
+from ..intrinsics.ptx import issue, kept
 from ..parameters import Parameters, long
 from . import sizes as fits
 from .main_loop import Consumer
@@ -101,7 +101,7 @@ class Finish:
 
     def _bound_rows(self) -> list[Any]:
         blocks = range(self.consumer.plan.sizes.blocks)
-        return [T.Bind(self._row_of(block, half)) for block in blocks for half in range(2)]
+        return [kept(self._row_of(block, half)) for block in blocks for half in range(2)]
 
     def _store_pair(
         self,

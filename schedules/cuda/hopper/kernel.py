@@ -9,7 +9,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder
 
 from ..intrinsics import mbarrier, tma, wgmma
-from ..intrinsics.ptx import issue
+from ..intrinsics.ptx import issue, kept
 from ..parameters import Parameters
 from . import sizes as fits
 from .epilogue import Finish
@@ -44,7 +44,7 @@ def write(plan: Plan, name: str) -> Any:
             with T.If(thread == 0), T.Then():
                 _init_barriers(plan, memory)
             _everyone_sees(plan)
-            group = T.Bind(warp // 4)
+            group = kept(warp // 4)
             with T.If(group == 0):
                 with T.Then():
                     if plan.sizes.consumers == 2:
@@ -55,9 +55,9 @@ def write(plan: Plan, name: str) -> Any:
                 with T.Else():
                     if plan.sizes.consumers == 2:
                         issue("setmaxnreg.inc.sync.aligned.u32", CONSUMER_REGISTERS)
-                    number = T.Bind(group - 1)
+                    number = kept(group - 1)
                     ring = mbarrier.Ring.start(plan.sizes.stages)
-                    within = T.Bind(thread % wgmma.THREADS)
+                    within = kept(thread % wgmma.THREADS)
                     consumer = Consumer(plan, memory, walk, number, within, ring)
                     _consume(consumer, parameters, maps[2])
     return ir_builder.get()
@@ -88,7 +88,7 @@ def _memory(plan: Plan) -> Memory:
     pool = T.alloc_buffer((plan.shared_bytes,), "uint8", scope="shared.dyn", align=128)
     start = T.cuda.cvta_generic_to_shared(T.address_of(pool[0]))
     aligned = (start + T.uint32(tma.PATTERN - 1)) & T.uint32(0x100000000 - tma.PATTERN)
-    return Memory(plan, T.Bind(aligned))
+    return Memory(plan, kept(aligned))
 
 
 def _init_barriers(plan: Plan, memory: Memory) -> None:
@@ -138,8 +138,8 @@ def _tile(consumer: Consumer, parameters: Parameters, y_map: Any, number: Any, i
     sizes = consumer.plan.sizes
     if sizes.split > 1:
         sums = added(consumer, sums)
-        column = T.Bind(column + consumer.walk.rank * (sizes.groups * 8))
-    Finish(consumer, parameters, y_map, T.Bind(row + consumer.first_row), column, sums).emit()
+        column = kept(column + consumer.walk.rank * (sizes.groups * 8))
+    Finish(consumer, parameters, y_map, kept(row + consumer.first_row), column, sums).emit()
 
 
 def _ping_pong(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder
 
+from ..intrinsics.ptx import kept
 from .plan import Plan
 
 #: TVM's builder; its annotations are narrower than what it gives.
@@ -57,10 +58,10 @@ class Walk:
     @staticmethod
     def start(plan: Plan, m: Any, block: Any) -> Walk:
         """The walk of block number `block`."""
-        down, across = (T.Bind(count) for count in _counts(plan, m))
+        down, across = (kept(count) for count in _counts(plan, m))
         size = plan.sizes.cluster
-        rank = T.Bind(tirx.truncmod(block, size)) if size > 1 else tirx.const(0, "int32")
-        first = T.Bind(tirx.truncdiv(block, size)) if size > 1 else block
+        rank = kept(tirx.truncmod(block, size)) if size > 1 else tirx.const(0, "int32")
+        first = kept(tirx.truncdiv(block, size)) if size > 1 else block
         clusters = tirx.const(plan.architecture.multiprocessors // size, "int32")
         return Walk(plan, down, across, first, tirx.Min(down * across, clusters), rank)
 
@@ -75,17 +76,17 @@ class Walk:
     def place(self, number: Any) -> tuple[Any, Any]:
         """Row and column, int32, of the first element of the block's tile `number`."""
         sizes = self.plan.sizes
-        tile = self.first if sizes.split > 1 else T.Bind(self.first + number * self.stride)
+        tile = self.first if sizes.split > 1 else kept(self.first + number * self.stride)
         in_group = self.across * sizes.group
-        group = T.Bind(tirx.truncdiv(tile, in_group))
-        inside = T.Bind(tile - group * in_group)
-        above = T.Bind(group * sizes.group)
-        height = T.Bind(tirx.Min(self.down - above, tirx.const(sizes.group, "int32")))
-        column = T.Bind(tirx.truncdiv(inside, height))
+        group = kept(tirx.truncdiv(tile, in_group))
+        inside = kept(tile - group * in_group)
+        above = kept(group * sizes.group)
+        height = kept(tirx.Min(self.down - above, tirx.const(sizes.group, "int32")))
+        column = kept(tirx.truncdiv(inside, height))
         row = above + inside - column * height
         return (
-            T.Bind((row * sizes.cluster_rows + self.row_rank) * sizes.rows),
-            T.Bind((column * sizes.cluster_columns + self.column_rank) * sizes.columns),
+            kept((row * sizes.cluster_rows + self.row_rank) * sizes.rows),
+            kept((column * sizes.cluster_columns + self.column_rank) * sizes.columns),
         )
 
     @property

@@ -49,7 +49,7 @@ def arrive(address: Any) -> None:
 
 def arrive_at(address: Any, rank: Any) -> None:
     """One arrival at the barrier at the same place of another block of the cluster."""
-    issue("mbarrier.arrive.release.cluster.shared::cluster.b64", remote(address, rank))
+    issue("mbarrier.arrive.shared::cluster.b64", remote(address, rank))
 
 
 def expect(address: Any, count: int) -> None:
