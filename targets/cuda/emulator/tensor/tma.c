@@ -1,9 +1,9 @@
 /* The copy engine: cp.async.bulk.tensor and cp.reduce.async.bulk.tensor in tile mode, cp.async.bulk.
  *
  * A box lies in shared memory densely, innermost dimension first; its 16-byte chunks are then
- * swizzled by address. Elements outside of the tensor are read as zero (or NaN) and never written;
- * complete_tx counts the whole box all the same. A row narrower than the swizzle's span has no
- * documented place in shared memory, so such a copy is an error here. */
+ * swizzled by address. Rows narrower than the swizzle's span lie a span apart (the programming
+ * guide asks for room for "the full swizzle width"). Elements outside of the tensor are read as
+ * zero (or NaN) and never written; complete_tx counts the whole box all the same. */
 #include "tensor_map.h"
 
 #include <string.h>
@@ -13,6 +13,7 @@ typedef struct {
     uint32_t element;                       /* bytes */
     uint32_t counts[FB_TENSOR_MAP_MAX_RANK]; /* elements copied along each dimension */
     uint32_t row_bytes, rows;
+    uint32_t span, pitch;                   /* of the swizzle; from a row to the next */
 } box;
 
 static fb_error open_box(const void *pointer, box *b) {
@@ -28,10 +29,8 @@ static fb_error open_box(const void *pointer, box *b) {
     b->row_bytes = b->counts[0] * b->element;
     if (rows * b->row_bytes > 1u << 20) return fb_fail("TMA: the box is larger than a megabyte");
     b->rows = (uint32_t)rows;
-    if (b->map.swizzle && b->row_bytes < 16u << b->map.swizzle) {
-        return fb_fail("TMA: a box's rows of %u bytes are narrower than the %u-byte swizzle",
-                       b->row_bytes, 16u << b->map.swizzle);
-    }
+    b->span = 16u << b->map.swizzle;
+    b->pitch = b->map.swizzle ? b->span : b->row_bytes;
     return NULL;
 }
 
@@ -99,7 +98,7 @@ static fb_error locate(const fb_global *global, const row_range *range, bool wri
 }
 
 static uint32_t place(const box *b, uint32_t base, uint32_t row, uint32_t chunk) {
-    return fb_swizzle(base + row * b->row_bytes + chunk, 16u << b->map.swizzle, 0);
+    return fb_swizzle(base + row * b->pitch + chunk, b->span, 0);
 }
 
 static fb_error open_copy(const void *pointer, uint32_t rank, const fb_shared *shared,
@@ -110,7 +109,7 @@ static fb_error open_copy(const void *pointer, uint32_t rank, const fb_shared *s
         return fb_fail("TMA: a %ud instruction, a tensor map of %u dimensions", rank, b->map.rank);
     }
     /* A swizzle moves chunks within their row, so this bounds it too. */
-    uint64_t size = (uint64_t)b->row_bytes * b->rows;
+    uint64_t size = (uint64_t)b->pitch * b->rows;
     return fb_check_shared(shared, address, size, 128, "TMA");
 }
 
