@@ -9,7 +9,7 @@
  * then eight columns further on (wgmma). */
 #include "internal.h"
 
-void fb_unpack_a(int32_t m, int32_t k, int32_t bits, const uint32_t (*fragment)[32], uint32_t *a) {
+void fbt_unpack_a(int32_t m, int32_t k, int32_t bits, const uint32_t (*fragment)[32], uint32_t *a) {
     int32_t parts = 32 / bits, halves = m / 8, slabs = k / (4 * parts);
     uint32_t mask = bits == 32 ? ~0u : (1u << bits) - 1;
     for (int32_t slab = 0; slab < slabs; slab++) {
@@ -25,15 +25,15 @@ void fb_unpack_a(int32_t m, int32_t k, int32_t bits, const uint32_t (*fragment)[
     }
 }
 
-void fb_unpack_b(int32_t k, int32_t bits, const uint32_t (*fragment)[32], uint32_t *b) {
-    fb_unpack_a(8, k, bits, fragment, b);
+void fbt_unpack_b(int32_t k, int32_t bits, const uint32_t (*fragment)[32], uint32_t *b) {
+    fbt_unpack_a(8, k, bits, fragment, b);
 }
 
 static int32_t sum_index(int32_t lane, int32_t half, int32_t tile, int32_t stride) {
     return (lane / 4 + 8 * half) * stride + tile * 8 + lane % 4 * 2;
 }
 
-void fb_unpack_sum(int32_t m, int32_t n, int32_t bits, const uint32_t (*fragment)[32],
+void fbt_unpack_sum(int32_t m, int32_t n, int32_t bits, const uint32_t (*fragment)[32],
                    uint32_t *sum, int32_t stride) {
     for (int32_t tile = 0, pair = 0; tile < n / 8; tile++) {
         for (int32_t half = 0; half < m / 8; half++, pair++) {
@@ -51,7 +51,7 @@ void fb_unpack_sum(int32_t m, int32_t n, int32_t bits, const uint32_t (*fragment
     }
 }
 
-void fb_pack_sum(int32_t m, int32_t n, int32_t bits, const uint32_t *sum, int32_t stride,
+void fbt_pack_sum(int32_t m, int32_t n, int32_t bits, const uint32_t *sum, int32_t stride,
                  uint32_t (*fragment)[32]) {
     for (int32_t tile = 0, pair = 0; tile < n / 8; tile++) {
         for (int32_t half = 0; half < m / 8; half++, pair++) {

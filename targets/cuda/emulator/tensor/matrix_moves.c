@@ -7,9 +7,9 @@
 
 static fb_error check(const fb_shared *shared, int32_t count, const uint32_t address[32],
                       const char *what) {
-    if (count != 1 && count != 2 && count != 4) return fb_fail("%s: .x%d", what, count);
+    if (count != 1 && count != 2 && count != 4) return fbt_fail("%s: .x%d", what, count);
     for (int32_t lane = 0; lane < 8 * count; lane++) {
-        fb_error error = fb_check_shared(shared, address[lane], 16, 16, what);
+        fb_error error = fbt_check_shared(shared, address[lane], 16, 16, what);
         if (error) return error;
     }
     return NULL;

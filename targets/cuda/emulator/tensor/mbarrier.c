@@ -30,12 +30,12 @@ static bool decode(uint64_t bits, barrier *b) {
 }
 
 static fb_error load(const fb_shared *shared, uint32_t address, barrier *b, const char *what) {
-    fb_error error = fb_check_shared(shared, address, 8, 8, what);
+    fb_error error = fbt_check_shared(shared, address, 8, 8, what);
     if (error) return error;
     uint64_t bits;
     memcpy(&bits, shared->bytes + address, sizeof bits);
     if (!decode(bits, b)) {
-        return fb_fail("%s: no initialised mbarrier at shared address 0x%x", what, address);
+        return fbt_fail("%s: no initialised mbarrier at shared address 0x%x", what, address);
     }
     return NULL;
 }
@@ -56,7 +56,7 @@ static void complete_if_done(barrier *b) {
 static fb_error add_transactions(barrier *b, int64_t bytes, uint32_t address, const char *what) {
     b->transactions += bytes;
     if (b->transactions > COUNT_MAX || b->transactions < -COUNT_MAX) {
-        return fb_fail("%s: tx-count %lld of the mbarrier at 0x%x is out of range", what,
+        return fbt_fail("%s: tx-count %lld of the mbarrier at 0x%x is out of range", what,
                        (long long)b->transactions, address);
     }
     return NULL;
@@ -64,7 +64,7 @@ static fb_error add_transactions(barrier *b, int64_t bytes, uint32_t address, co
 
 static fb_error check_count(uint32_t count, const char *what) {
     if (count < 1 || count > COUNT_MAX) {
-        return fb_fail("%s: count %u is not in 1 to %d", what, count, COUNT_MAX);
+        return fbt_fail("%s: count %u is not in 1 to %d", what, count, COUNT_MAX);
     }
     return NULL;
 }
@@ -74,19 +74,19 @@ static fb_error arrive(barrier *b, uint32_t count, bool no_complete, uint32_t ad
     fb_error error = check_count(count, what);
     if (error) return error;
     if (count > b->pending) {
-        return fb_fail("%s: %u arrivals at the mbarrier at 0x%x, which waits for %lld only", what,
+        return fbt_fail("%s: %u arrivals at the mbarrier at 0x%x, which waits for %lld only", what,
                        count, address, (long long)b->pending);
     }
     b->pending -= count;
     if (no_complete && b->pending == 0 && b->transactions == 0) {
-        return fb_fail("%s.noComplete completes the phase of the mbarrier at 0x%x", what, address);
+        return fbt_fail("%s.noComplete completes the phase of the mbarrier at 0x%x", what, address);
     }
     complete_if_done(b);
     return NULL;
 }
 
 fb_error fb_mbarrier_init(fb_shared *shared, uint32_t address, uint32_t count) {
-    fb_error error = fb_check_shared(shared, address, 8, 8, "mbarrier.init");
+    fb_error error = fbt_check_shared(shared, address, 8, 8, "mbarrier.init");
     if (!error) error = check_count(count, "mbarrier.init");
     if (error) return error;
     store(shared, address, &(barrier){.pending = count, .expected = count});
@@ -154,7 +154,7 @@ fb_error fb_mbarrier_arrive_drop(fb_shared *shared, uint32_t address, uint32_t c
     uint64_t before = encode(&b);
     error = add_transactions(&b, bytes, address, "mbarrier.arrive_drop");
     if (!error && count > b.expected) {
-        error = fb_fail("mbarrier.arrive_drop: %u of %lld expected arrivals at 0x%x", count,
+        error = fbt_fail("mbarrier.arrive_drop: %u of %lld expected arrivals at 0x%x", count,
                         (long long)b.expected, address);
     }
     if (error) return error;
@@ -170,7 +170,7 @@ fb_error fb_mbarrier_increment_pending(fb_shared *shared, uint32_t address) {
     barrier b;
     fb_error error = load(shared, address, &b, "cp.async.mbarrier.arrive");
     if (!error && b.pending == COUNT_MAX) {
-        error = fb_fail("cp.async.mbarrier.arrive: pending count of 0x%x is full", address);
+        error = fbt_fail("cp.async.mbarrier.arrive: pending count of 0x%x is full", address);
     }
     if (error) return error;
     b.pending += 1;
@@ -184,7 +184,7 @@ fb_error fb_mbarrier_test_wait(const fb_shared *shared, uint32_t address, uint64
     fb_error error = load(shared, address, &b, "mbarrier.test_wait");
     if (error) return error;
     if (!decode(state, &token)) {
-        return fb_fail("mbarrier.test_wait: the state was not returned by mbarrier.arrive");
+        return fbt_fail("mbarrier.test_wait: the state was not returned by mbarrier.arrive");
     }
     *complete = token.parity != b.parity;
     return NULL;
@@ -195,7 +195,7 @@ fb_error fb_mbarrier_test_wait_parity(const fb_shared *shared, uint32_t address,
     barrier b;
     fb_error error = load(shared, address, &b, "mbarrier.test_wait.parity");
     if (error) return error;
-    if (parity > 1) return fb_fail("mbarrier.test_wait.parity: phaseParity %u", parity);
+    if (parity > 1) return fbt_fail("mbarrier.test_wait.parity: phaseParity %u", parity);
     *complete = parity != b.parity;
     return NULL;
 }

@@ -52,24 +52,25 @@ static fb_error check(const fb_mma *op) {
         found |= shapes[i].class == class && shapes[i].sparse == (op->sparse != 0) &&
                  shapes[i].m == op->m && shapes[i].k == op->k && op->n == 8;
     }
-    if (class == NO_CLASS || !found || !sum || (mixed ? class_of(op->b) != class : op->b != op->a)) {
-        return fb_fail("there is no mma%s.m%dn%dk%d.%s.%s.%s.%s", op->sparse ? ".sp" : "", op->m,
-                       op->n, op->k, fb_name(op->d), fb_name(op->a), fb_name(op->b),
-                       fb_name(op->c));
+    bool pair = mixed ? class_of(op->b) == class : op->b == op->a;
+    if (class == NO_CLASS || !found || !sum || !pair) {
+        return fbt_fail("there is no mma%s.m%dn%dk%d.%s.%s.%s.%s", op->sparse ? ".sp" : "", op->m,
+                       op->n, op->k, fbt_name(op->d), fbt_name(op->a), fbt_name(op->b),
+                       fbt_name(op->c));
     }
     if (op->saturate && class != INT8 && class != INT4) {
-        return fb_fail(".satfinite is for integers of 8 and 4 bits only");
+        return fbt_fail(".satfinite is for integers of 8 and 4 bits only");
     }
-    return op->sparse ? fb_check_selector(op->a, op->k, op->selector) : NULL;
+    return op->sparse ? fbt_check_selector(op->a, op->k, op->selector) : NULL;
 }
 
 fb_error fb_mma_registers(const fb_mma *op, int32_t counts[4]) {
     fb_error error = check(op);
     if (error) return error;
-    int32_t bits = fb_bits(op->a);
+    int32_t bits = fbt_bits(op->a);
     counts[0] = op->m * op->k * bits / (op->sparse ? 2 : 1) / 1024;
     counts[1] = op->n * op->k * bits / 1024;
-    counts[2] = counts[3] = op->m * op->n * fb_bits(op->d) / 1024;
+    counts[2] = counts[3] = op->m * op->n * fbt_bits(op->d) / 1024;
     return NULL;
 }
 
@@ -118,22 +119,22 @@ fb_error fb_mma_sync(const fb_mma *op, uint32_t (*d)[32], const uint32_t (*a)[32
         return NULL;
     }
     /* Bits go by words. */
-    int32_t bits = op->a == FB_B1 ? 32 : fb_bits(op->a);
+    int32_t bits = op->a == FB_B1 ? 32 : fbt_bits(op->a);
     int32_t k = op->a == FB_B1 ? op->k / 32 : op->k;
     if (op->sparse) {
         uint32_t packed[16 * FB_MAX_K / 2];
-        if (!metadata) return fb_fail("mma.sp without metadata");
-        fb_unpack_a(op->m, k / 2, bits, a, packed);
-        error = fb_expand_sparse(op->a, k, op->sparse == 2, op->selector, metadata, packed, left);
+        if (!metadata) return fbt_fail("mma.sp without metadata");
+        fbt_unpack_a(op->m, k / 2, bits, a, packed);
+        error = fbt_expand_sparse(op->a, k, op->sparse == 2, op->selector, metadata, packed, left);
         if (error) return error;
     } else {
-        fb_unpack_a(op->m, k, bits, a, left);
+        fbt_unpack_a(op->m, k, bits, a, left);
     }
-    fb_unpack_b(k, bits, b, right);
-    fb_unpack_sum(op->m, 8, fb_bits(op->d), c, sum, 8);
-    fb_product product = {.m = op->m, .n = 8, .k = k, .a = op->a, .b = op->b, .sum = op->d,
+    fbt_unpack_b(k, bits, b, right);
+    fbt_unpack_sum(op->m, 8, fbt_bits(op->d), c, sum, 8);
+    fbt_product product = {.m = op->m, .n = 8, .k = k, .a = op->a, .b = op->b, .sum = op->d,
                           .saturate = op->saturate, .xor_popc = op->xor_popc};
-    fb_multiply(&product, left, right, sum);
-    fb_pack_sum(op->m, 8, fb_bits(op->d), sum, 8, d);
+    fbt_multiply(&product, left, right, sum);
+    fbt_pack_sum(op->m, 8, fbt_bits(op->d), sum, 8, d);
     return NULL;
 }

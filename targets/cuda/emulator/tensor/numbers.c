@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-fb_error fb_fail(const char *format, ...) {
+fb_error fbt_fail(const char *format, ...) {
     static _Thread_local char text[320];
     va_list arguments;
     va_start(arguments, format);
@@ -15,14 +15,14 @@ fb_error fb_fail(const char *format, ...) {
     return text;
 }
 
-fb_error fb_check_shared(const fb_shared *shared, uint64_t address, uint64_t size,
+fb_error fbt_check_shared(const fb_shared *shared, uint64_t address, uint64_t size,
                          uint32_t alignment, const char *what) {
     if (address % alignment) {
-        return fb_fail("%s: shared address 0x%llx is not a multiple of %u", what,
+        return fbt_fail("%s: shared address 0x%llx is not a multiple of %u", what,
                        (unsigned long long)address, alignment);
     }
     if (size > shared->size || address > shared->size - size) {
-        return fb_fail("%s: %llu bytes at shared address 0x%llx are outside of the block's %llu",
+        return fbt_fail("%s: %llu bytes at shared address 0x%llx are outside of the block's %llu",
                        what, (unsigned long long)size, (unsigned long long)address,
                        (unsigned long long)shared->size);
     }
@@ -40,20 +40,20 @@ static const struct {
     [FB_S32] = {"s32", 32},
 };
 
-int32_t fb_bits(int32_t type) {
+int32_t fbt_bits(int32_t type) {
     return type < FB_F16 || type > FB_S32 ? 0 : types[type].bits;
 }
 
-const char *fb_name(int32_t type) {
+const char *fbt_name(int32_t type) {
     return type < FB_F16 || type > FB_S32 ? "?" : types[type].name;
 }
 
-bool fb_is_fp8(int32_t type) { return type == FB_E4M3 || type == FB_E5M2; }
-bool fb_is_int8(int32_t type) { return type == FB_S8 || type == FB_U8; }
-bool fb_is_int4(int32_t type) { return type == FB_S4 || type == FB_U4; }
+bool fbt_is_fp8(int32_t type) { return type == FB_E4M3 || type == FB_E5M2; }
+bool fbt_is_int8(int32_t type) { return type == FB_S8 || type == FB_U8; }
+bool fbt_is_int4(int32_t type) { return type == FB_S4 || type == FB_U4; }
 
-bool fb_is_float(int32_t type) {
-    return type == FB_F16 || type == FB_BF16 || type == FB_TF32 || fb_is_fp8(type);
+bool fbt_is_float(int32_t type) {
+    return type == FB_F16 || type == FB_BF16 || type == FB_TF32 || fbt_is_fp8(type);
 }
 
 static float from_bits(uint32_t bits) {
@@ -62,37 +62,39 @@ static float from_bits(uint32_t bits) {
     return value;
 }
 
-/* sign, exponent, fraction of an IEEE-like format; e4m3 has no infinity and one NaN. */
-static float small_float(uint32_t bits, int exponent_bits, int fraction_bits, bool finite) {
-    uint32_t fraction = bits & ((1u << fraction_bits) - 1);
-    uint32_t exponent = bits >> fraction_bits & ((1u << exponent_bits) - 1);
-    uint32_t sign = bits >> (fraction_bits + exponent_bits) & 1;
-    uint32_t top = (1u << exponent_bits) - 1;
-    int bias = (1 << (exponent_bits - 1)) - 1;
-    if (exponent == top && (!finite || fraction == (1u << fraction_bits) - 1)) {
-        return from_bits(sign << 31 | 0x7f800000u | (fraction ? 0x400000u : 0));
-    }
-    if (exponent) {
-        return from_bits(sign << 31 | (exponent + 127 - (uint32_t)bias) << 23 |
-                         fraction << (23 - fraction_bits));
-    }
-    float value = ldexpf((float)fraction, 1 - bias - fraction_bits);
+/* The exponent and fraction of a small format where a float has them, then the bias put right by a
+ * multiplication, which is exact and makes subnormals normal. */
+static float widen(uint32_t magnitude, uint32_t sign, int shift, float scale) {
+    float value = from_bits(magnitude << shift) * scale;
     return sign ? -value : value;
 }
 
-float fb_decode_float(int32_t type, uint32_t bits) {
+static float decode_half(uint32_t bits) {
+    uint32_t magnitude = bits & 0x7fff, sign = bits & 0x8000;
+    if (magnitude < 0x7c00) return widen(magnitude, sign, 13, 0x1p112f);
+    return from_bits(sign << 16 | 0x7f800000u | magnitude << 13);
+}
+
+/* e4m3 has no infinity, and one NaN for each sign. */
+static float decode_e4m3(uint32_t bits) {
+    uint32_t magnitude = bits & 0x7f, sign = bits & 0x80;
+    if (magnitude < 0x7f) return widen(magnitude, sign, 20, 0x1p120f);
+    return from_bits(sign << 24 | 0x7fc00000u);
+}
+
+float fbt_decode_float(int32_t type, uint32_t bits) {
     switch (type) {
-    case FB_F16: return small_float(bits & 0xffff, 5, 10, false);
+    case FB_F16: return decode_half(bits);
     case FB_BF16: return from_bits(bits << 16);
     /* Section "wgmma.mma_async": the lower 13 bits are truncated. */
     case FB_TF32: return from_bits(bits & ~0x1fffu);
-    case FB_E4M3: return small_float(bits & 0xff, 4, 3, true);
-    case FB_E5M2: return small_float(bits & 0xff, 5, 2, false);
+    case FB_E4M3: return decode_e4m3(bits);
+    case FB_E5M2: return decode_half(bits << 8);
     default: return from_bits(bits);
     }
 }
 
-int32_t fb_decode_integer(int32_t type, uint32_t bits) {
+int32_t fbt_decode_integer(int32_t type, uint32_t bits) {
     switch (type) {
     case FB_S8: return (int32_t)((bits & 0xff) ^ 0x80) - 0x80;
     case FB_U8: return (int32_t)(bits & 0xff);
@@ -101,7 +103,7 @@ int32_t fb_decode_integer(int32_t type, uint32_t bits) {
     }
 }
 
-uint32_t fb_encode_float(int32_t type, double value) {
+uint32_t fbt_encode_float(int32_t type, double value) {
     if (type == FB_F32) {
         float rounded = (float)value;
         uint32_t bits;

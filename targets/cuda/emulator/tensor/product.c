@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-static void multiply_floats(const fb_product *p, const uint32_t *a, const uint32_t *b,
+static void multiply_floats(const fbt_product *p, const uint32_t *a, const uint32_t *b,
                             uint32_t *sum) {
     static const float one = 1.0f;
     float transposed[FB_MAX_WGMMA_K * FB_MAX_N]; /* [k][n], so that the inner loop runs over n */
@@ -16,20 +16,20 @@ static void multiply_floats(const fb_product *p, const uint32_t *a, const uint32
     float sign_a = p->negate_a ? -one : one;
     for (int32_t j = 0; j < p->n; j++) {
         for (int32_t k = 0; k < p->k; k++) {
-            transposed[k * p->n + j] = sign_b * fb_decode_float(p->b, b[j * p->k + k]);
+            transposed[k * p->n + j] = sign_b * fbt_decode_float(p->b, b[j * p->k + k]);
         }
     }
     for (int32_t i = 0; i < p->m; i++) {
         for (int32_t j = 0; j < p->n; j++) row[j] = 0;
         for (int32_t k = 0; k < p->k; k++) {
-            double left = sign_a * fb_decode_float(p->a, a[i * p->k + k]);
+            double left = sign_a * fbt_decode_float(p->a, a[i * p->k + k]);
             const float *right = transposed + k * p->n;
             for (int32_t j = 0; j < p->n; j++) row[j] += left * (double)right[j];
         }
         for (int32_t j = 0; j < p->n; j++) {
             uint32_t *target = sum + i * p->n + j;
-            double start = fb_decode_float(p->sum, *target);
-            *target = fb_encode_float(p->sum, start + row[j]);
+            double start = fbt_decode_float(p->sum, *target);
+            *target = fbt_encode_float(p->sum, start + row[j]);
         }
     }
 }
@@ -42,13 +42,13 @@ static uint32_t add(uint32_t accumulator, int32_t value, bool saturate) {
     return (uint32_t)(int32_t)exact;
 }
 
-static void multiply_integers(const fb_product *p, const uint32_t *a, const uint32_t *b,
+static void multiply_integers(const fbt_product *p, const uint32_t *a, const uint32_t *b,
                               uint32_t *sum) {
     int16_t right[FB_MAX_N * FB_MAX_WGMMA_K], left[FB_MAX_K];
-    for (int32_t j = 0; j < p->n * p->k; j++) right[j] = (int16_t)fb_decode_integer(p->b, b[j]);
+    for (int32_t j = 0; j < p->n * p->k; j++) right[j] = (int16_t)fbt_decode_integer(p->b, b[j]);
     for (int32_t i = 0; i < p->m; i++) {
         for (int32_t k = 0; k < p->k; k++) {
-            left[k] = (int16_t)fb_decode_integer(p->a, a[i * p->k + k]);
+            left[k] = (int16_t)fbt_decode_integer(p->a, a[i * p->k + k]);
         }
         for (int32_t j = 0; j < p->n; j++) {
             const int16_t *column = right + j * p->k;
@@ -65,7 +65,7 @@ static int32_t count_ones(uint32_t word) {
     return (int32_t)(((word + (word >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24);
 }
 
-static void multiply_bits(const fb_product *p, const uint32_t *a, const uint32_t *b,
+static void multiply_bits(const fbt_product *p, const uint32_t *a, const uint32_t *b,
                           uint32_t *sum) {
     for (int32_t i = 0; i < p->m; i++) {
         for (int32_t j = 0; j < p->n; j++) {
@@ -79,10 +79,10 @@ static void multiply_bits(const fb_product *p, const uint32_t *a, const uint32_t
     }
 }
 
-void fb_multiply(const fb_product *p, const uint32_t *a, const uint32_t *b, uint32_t *sum) {
+void fbt_multiply(const fbt_product *p, const uint32_t *a, const uint32_t *b, uint32_t *sum) {
     if (p->a == FB_B1) {
         multiply_bits(p, a, b, sum);
-    } else if (fb_is_float(p->a)) {
+    } else if (fbt_is_float(p->a)) {
         multiply_floats(p, a, b, sum);
     } else {
         multiply_integers(p, a, b, sum);

@@ -15,7 +15,7 @@
 #include "internal.h"
 
 static int32_t chunk_elements(int32_t type) {
-    return type == FB_TF32 ? 2 : fb_is_int4(type) ? 8 : 4;
+    return type == FB_TF32 ? 2 : fbt_is_int4(type) ? 8 : 4;
 }
 
 /* Lanes of a group of four that have metadata. */
@@ -23,10 +23,10 @@ static int32_t lanes_used(int32_t type, int32_t k) {
     return k / chunk_elements(type) / 4;
 }
 
-fb_error fb_check_selector(int32_t type, int32_t k, int32_t selector) {
+fb_error fbt_check_selector(int32_t type, int32_t k, int32_t selector) {
     int32_t values = 4 / lanes_used(type, k);
     if (selector < 0 || selector >= values) {
-        return fb_fail("sparsity selector %d: k%d of %s has 0 to %d", selector, k, fb_name(type),
+        return fbt_fail("sparsity selector %d: k%d of %s has 0 to %d", selector, k, fbt_name(type),
                        values - 1);
     }
     return NULL;
@@ -35,7 +35,7 @@ fb_error fb_check_selector(int32_t type, int32_t k, int32_t selector) {
 static uint32_t chunk_metadata(int32_t type, int32_t k, int32_t selector, int32_t row,
                                int32_t chunk, const uint32_t metadata[32]) {
     int32_t lane = row % 8 * 4 + selector * lanes_used(type, k), shift;
-    if (fb_bits(type) >= 16) {
+    if (fbt_bits(type) >= 16) {
         lane += chunk / 4;
         shift = row / 8 * 16 + chunk % 4 * 4;
     } else {
@@ -45,7 +45,7 @@ static uint32_t chunk_metadata(int32_t type, int32_t k, int32_t selector, int32_
     return metadata[lane] >> shift & 0xf;
 }
 
-fb_error fb_expand_sparse(int32_t type, int32_t k, bool ordered, int32_t selector,
+fb_error fbt_expand_sparse(int32_t type, int32_t k, bool ordered, int32_t selector,
                           const uint32_t metadata[32], const uint32_t *packed, uint32_t *dense) {
     int32_t elements = chunk_elements(type);
     for (int32_t i = 0; i < 16 * k; i++) dense[i] = 0;
@@ -59,8 +59,8 @@ fb_error fb_expand_sparse(int32_t type, int32_t k, bool ordered, int32_t selecto
                          : ordered       ? first < second
                                          : first != second;
             if (!valid) {
-                return fb_fail("sparsity metadata 0x%x of row %d, chunk %d is not valid for %s%s",
-                               code, row, chunk, fb_name(type), ordered ? " (ordered)" : "");
+                return fbt_fail("sparsity metadata 0x%x of row %d, chunk %d is not valid for %s%s",
+                               code, row, chunk, fbt_name(type), ordered ? " (ordered)" : "");
             }
             if (type == FB_TF32) {
                 to[code == 0xe] = from[0];

@@ -12,7 +12,7 @@ typedef struct {
     uint16_t box[FB_TENSOR_MAP_MAX_RANK];
     uint8_t element_strides[FB_TENSOR_MAP_MAX_RANK];
     uint8_t data_type, rank, swizzle, nan_fill;
-} fb_tensor_map;
+} fbt_tensor_map;
 
 /* CUtensorMapDataType */
 enum {
@@ -22,9 +22,9 @@ enum {
 };
 
 /* Bytes of one element of a data type. */
-uint32_t fb_map_element_bytes(uint32_t data_type);
+uint32_t fbt_map_element_bytes(uint32_t data_type);
 
 /* The map behind a pointer, checked to be one. */
-fb_error fb_map_read(const void *pointer, fb_tensor_map *map);
+fb_error fbt_map_read(const void *pointer, fbt_tensor_map *map);
 
 #endif

@@ -1,4 +1,4 @@
-/* The copy engine: cp.async.bulk.tensor and cp.reduce.async.bulk.tensor in tile mode, cp.async.bulk.
+/* The copy engine: cp.async.bulk, and cp.async.bulk.tensor, cp.reduce.async.bulk.tensor by tiles.
  *
  * A box lies in shared memory densely, innermost dimension first; its 16-byte chunks are then
  * swizzled by address. Rows narrower than the swizzle's span lie a span apart (the programming
@@ -9,7 +9,7 @@
 #include <string.h>
 
 typedef struct {
-    fb_tensor_map map;
+    fbt_tensor_map map;
     uint32_t element;                       /* bytes */
     uint32_t counts[FB_TENSOR_MAP_MAX_RANK]; /* elements copied along each dimension */
     uint32_t row_bytes, rows;
@@ -17,9 +17,9 @@ typedef struct {
 } box;
 
 static fb_error open_box(const void *pointer, box *b) {
-    fb_error error = fb_map_read(pointer, &b->map);
+    fb_error error = fbt_map_read(pointer, &b->map);
     if (error) return error;
-    b->element = fb_map_element_bytes(b->map.data_type);
+    b->element = fbt_map_element_bytes(b->map.data_type);
     uint64_t rows = 1;
     for (uint32_t i = 0; i < b->map.rank; i++) {
         uint32_t step = b->map.element_strides[i];
@@ -27,7 +27,7 @@ static fb_error open_box(const void *pointer, box *b) {
         if (i) rows *= b->counts[i];
     }
     b->row_bytes = b->counts[0] * b->element;
-    if (rows * b->row_bytes > 1u << 20) return fb_fail("TMA: the box is larger than a megabyte");
+    if (rows * b->row_bytes > 1u << 20) return fbt_fail("TMA: the box is larger than a megabyte");
     b->rows = (uint32_t)rows;
     b->span = 16u << b->map.swizzle;
     b->pitch = b->map.swizzle ? b->span : b->row_bytes;
@@ -48,7 +48,7 @@ typedef struct {
 } row_range;
 
 static row_range find_row(const box *b, const int32_t *coordinates, uint32_t row) {
-    const fb_tensor_map *map = &b->map;
+    const fbt_tensor_map *map = &b->map;
     row_range range = {map->address, 0, 0};
     for (uint32_t i = 1; i < map->rank; i++) {
         int64_t at = (int64_t)coordinates[i] +
@@ -91,14 +91,14 @@ static fb_error locate(const fb_global *global, const row_range *range, bool wri
     uint64_t size = range->last - range->first;
     *at = global->at(global->context, range->address, size, write);
     if (!*at) {
-        return fb_fail("TMA: %llu bytes at 0x%llx are outside of every allocation",
+        return fbt_fail("TMA: %llu bytes at 0x%llx are outside of every allocation",
                        (unsigned long long)size, (unsigned long long)range->address);
     }
     return NULL;
 }
 
 static uint32_t place(const box *b, uint32_t base, uint32_t row, uint32_t chunk) {
-    return fb_swizzle(base + row * b->pitch + chunk, b->span, 0);
+    return fbt_swizzle(base + row * b->pitch + chunk, b->span, 0);
 }
 
 static fb_error open_copy(const void *pointer, uint32_t rank, const fb_shared *shared,
@@ -106,11 +106,11 @@ static fb_error open_copy(const void *pointer, uint32_t rank, const fb_shared *s
     fb_error error = open_box(pointer, b);
     if (error) return error;
     if (rank != b->map.rank) {
-        return fb_fail("TMA: a %ud instruction, a tensor map of %u dimensions", rank, b->map.rank);
+        return fbt_fail("TMA: a %ud instruction, a tensor map of %u dimensions", rank, b->map.rank);
     }
     /* A swizzle moves chunks within their row, so this bounds it too. */
     uint64_t size = (uint64_t)b->pitch * b->rows;
-    return fb_check_shared(shared, address, size, 128, "TMA");
+    return fbt_check_shared(shared, address, size, 128, "TMA");
 }
 
 enum { MAX_ROW_BYTES = 256 * 8 };
@@ -187,9 +187,9 @@ static uint64_t reduce_bits(uint32_t data_type, int32_t reduction, uint64_t old,
         data_type == FB_MAP_FLOAT32 || data_type == FB_MAP_FLOAT32_FTZ) {
         int32_t type = data_type == FB_MAP_FLOAT16 ? FB_F16
                        : data_type == FB_MAP_BFLOAT16 ? FB_BF16 : FB_F32;
-        double left = fb_decode_float(type, (uint32_t)old);
-        double right = fb_decode_float(type, (uint32_t)value);
-        if (reduction == FB_RED_ADD) return fb_encode_float(type, left + right);
+        double left = fbt_decode_float(type, (uint32_t)old);
+        double right = fbt_decode_float(type, (uint32_t)value);
+        if (reduction == FB_RED_ADD) return fbt_encode_float(type, left + right);
         /* A NaN gives way to a number. */
         keep = right != right || (reduction == FB_RED_MIN ? left <= right : left >= right);
         return keep ? old : value;
@@ -221,7 +221,7 @@ fb_error fb_tma_reduce(const void *pointer, uint32_t rank, const int32_t *coordi
     fb_error error = open_copy(pointer, rank, shared, source, &b);
     if (error) return error;
     if (!can_reduce(b.map.data_type, reduction)) {
-        return fb_fail("TMA: reduction %d has no data type %d", reduction, b.map.data_type);
+        return fbt_fail("TMA: reduction %d has no data type %d", reduction, b.map.data_type);
     }
     for (uint32_t row = 0; row < b.rows; row++) {
         row_range range = find_row(&b, coordinates, row);
@@ -245,15 +245,15 @@ fb_error fb_tma_reduce(const void *pointer, uint32_t rank, const int32_t *coordi
 static fb_error check_bulk(const fb_shared *shared, uint32_t address, uint64_t other,
                            uint32_t size) {
     if (size % 16 || other % 16) {
-        return fb_fail("cp.async.bulk: %u bytes at 0x%llx are not multiples of 16", size,
+        return fbt_fail("cp.async.bulk: %u bytes at 0x%llx are not multiples of 16", size,
                        (unsigned long long)other);
     }
-    return fb_check_shared(shared, address, size, 16, "cp.async.bulk");
+    return fbt_check_shared(shared, address, size, 16, "cp.async.bulk");
 }
 
 static fb_error check_global(const void *at, uint64_t address, uint32_t size) {
     return at ? NULL
-              : fb_fail("cp.async.bulk: %u bytes at 0x%llx are outside of every allocation", size,
+              : fbt_fail("cp.async.bulk: %u bytes at 0x%llx are outside of every allocation", size,
                         (unsigned long long)address);
 }
 
@@ -280,7 +280,7 @@ fb_error fb_bulk_store(const fb_global *global, uint64_t destination, const fb_s
 fb_error fb_bulk_copy(const fb_shared *from, uint32_t source, fb_shared *to, uint32_t destination,
                       uint32_t size) {
     fb_error error = check_bulk(to, destination, source, size);
-    if (!error) error = fb_check_shared(from, source, size, 16, "cp.async.bulk");
+    if (!error) error = fbt_check_shared(from, source, size, 16, "cp.async.bulk");
     if (!error) memmove(to->bytes + destination, from->bytes + source, size);
     return error;
 }
