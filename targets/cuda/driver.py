@@ -8,10 +8,15 @@ over the machine's driver, or over libraries of ours that say that there is no d
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib
 import os
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...errors import FewbitsError
 from .emulator import build
@@ -91,30 +96,37 @@ def load(emulated: bool) -> ctypes.CDLL | None:
     global _loaded, _replacement
     with _lock:
         if not _loaded:
-            if not _is_there() and (emulated or not _load_driver()):
-                cuda, runtime = build.driver_libraries()
-                _replacement = ctypes.CDLL(str(cuda), mode=ctypes.RTLD_GLOBAL)
-                ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
-            _load_runtime()
+            if not _has_runtime():
+                if not emulated and _load_driver():
+                    _load_runtime()
+                else:
+                    _replacement = _load_replacement()
             _loaded = True
         if emulated and _replacement is None:
             raise FewbitsError(
                 "no-emulator",
                 "TVM runs on NVIDIA's driver already, so the emulated GPU cannot take its place",
-                hint=f"set {VARIABLE}=emulator, or install it before anything else is imported",
+                hint=f"set {VARIABLE}=emulator, and install it before TVM is imported",
             )
         return _replacement
 
 
-def _is_there() -> bool:
+def _has_runtime() -> bool:
     """Whether TVM was imported, and found a driver."""
-    import sys
-
     if "tvm" not in sys.modules:
         return False
     import tvm
 
     return tvm.get_global_func("ffi.Module.create.cuda", allow_missing=True) is not None
+
+
+def _load_replacement() -> ctypes.CDLL:
+    """Our libraries, and a copy of TVM's CUDA runtime that calls them."""
+    cuda, _ = (ctypes.CDLL(str(library)) for library in build.driver_libraries())
+    with _without_cuda():
+        importlib.import_module("tvm")
+    _open(build.tvm_runtime(_runtime_file()))
+    return cuda
 
 
 def _load_driver() -> bool:
@@ -137,12 +149,20 @@ def _load_driver() -> bool:
 
 def _load_runtime() -> None:
     """Importing TVM loads its CUDA runtime; where it was imported before, this does."""
-    import tvm
+    importlib.import_module("tvm")
+    if not _has_runtime():
+        _open(_runtime_file())
+
+
+def _runtime_file() -> Path:
     from tvm.base import _LOADED_LIBS
 
-    if tvm.get_global_func("ffi.Module.create.cuda", allow_missing=True) is not None:
-        return
-    library = Path(_LOADED_LIBS["tvm_runtime"]._name).resolve().parent / "libtvm_runtime_cuda.so"
+    return Path(_LOADED_LIBS["tvm_runtime"]._name).resolve().parent / "libtvm_runtime_cuda.so"
+
+
+def _open(library: Path) -> None:
+    from tvm.base import _LOADED_LIBS
+
     try:
         _LOADED_LIBS["tvm_runtime_cuda"] = ctypes.CDLL(str(library))
     except OSError as error:
@@ -151,3 +171,22 @@ def _load_runtime() -> None:
             f"TVM's CUDA runtime cannot be loaded: {error}",
             hint="GPUs need Linux and the apache-tvm package that fewbits asks for",
         ) from error
+
+
+@contextlib.contextmanager
+def _without_cuda() -> Iterator[None]:
+    """TVM, if it is imported inside for the first time, does not open its CUDA runtime."""
+    from tvm_ffi import libinfo
+
+    load = libinfo.load_lib_ctypes
+
+    def load_all_but_cuda(package: str, target_name: str, *args: Any, **kwargs: Any) -> Any:
+        if target_name == "tvm_runtime_cuda":
+            raise OSError("the emulated GPU takes its place")
+        return load(package, target_name, *args, **kwargs)
+
+    libinfo.load_lib_ctypes = load_all_but_cuda
+    try:
+        yield
+    finally:
+        libinfo.load_lib_ctypes = load

@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...mcu.toolchain import cache_folder, compiler_command, run_command
+from .needed import rename_needed
+
+#: Our libraries' names. NVIDIA's would do, but then whatever else in the process asks for those
+#: (a torch that was built for CUDA does) would get ours, or TVM would get NVIDIA's.
+REPLACED = {"libcuda.so.1": "libfbcu.so.1", "libcudart.so.13": "libfbcurt.so.13"}
 
 _HERE = Path(__file__).parent
 _DRIVER = _HERE / "driver"
@@ -29,7 +34,7 @@ _FLAGS = (
 
 @functools.lru_cache
 def driver_libraries() -> tuple[Path, Path]:
-    """``libcuda.so.1`` and ``libcudart.so.13``, in the order in which they have to be loaded.
+    """What stands for libcuda and libcudart, in the order in which they have to be loaded.
 
     Raises:
         FewbitsError: ``compiler-missing``, ``compiler-failed``.
@@ -39,8 +44,8 @@ def driver_libraries() -> tuple[Path, Path]:
     exports = _DRIVER / "exports.map"
     sources = [source for source in everything if source != name_only]
     return (
-        _library("libcuda.so.1", sources, exports, ["-lpthread", "-ldl"]),
-        _library("libcudart.so.13", [name_only], exports),
+        _library(REPLACED["libcuda.so.1"], sources, exports, ["-lpthread", "-ldl"]),
+        _library(REPLACED["libcudart.so.13"], [name_only], exports),
     )
 
 
@@ -53,6 +58,20 @@ def core_library() -> Path:
     """
     sources = [*sorted((_HERE / "core").glob("*.c")), *sorted((_HERE / "tensor").glob("*.c"))]
     return _library("libfewbits_gpu.so", sources, None, ["-lm", "-lpthread"])
+
+
+def tvm_runtime(original: Path) -> Path:
+    """TVM's CUDA runtime as a copy that needs our libraries in place of NVIDIA's."""
+    content = rename_needed(original.read_bytes(), REPLACED)
+    folder = cache_folder() / "cuda" / f"tvm-{hashlib.sha256(content).hexdigest()[:16]}"
+    library = folder / original.name
+    if not library.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            product = Path(work) / original.name
+            product.write_bytes(content)
+            product.replace(library)
+    return library
 
 
 def _library(
