@@ -5,6 +5,9 @@ quantizations. Read as stages, those are chains over rows, and chains in a row a
 residual sum, the norm after it and the quantization of its result need one kernel, which writes
 what somebody else reads (the sum, the codes, the scales) and nothing in between.
 
+Products of matrices are left alone: what follows them is fused already, and what precedes them
+would be computed again for every result.
+
 Calls are collected greedily, in the order of the graph: a call joins when it reads a result of the
 group and the whole is still one kernel. What is tried is the real thing: the calls are put into one
 function, TVM's ``FuseTIR`` makes one PrimFunc of it, and that is read.
@@ -15,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import tvm_ffi
 from tvm import ir, relax, tirx
+from tvm_ffi import structural_equal
 
 from ...stages.program import Stage
 from .function import SCHEDULED, groups_of, read_pieces
 from .outline import Outline, outline
+from .product_form import is_product
 
 _CALL_TIR = "relax.call_tir"
 #: How many bindings behind a kernel those that join it may be.
@@ -94,7 +98,6 @@ class _Merger:
             after = [each for each in rest if each.var in late]
             for each in made.bindings:
                 self.reads[each.var] = set(relax.analysis.free_vars(each.value))
-            self.outlines.append(made)
             bindings = [*early, *made.bindings, *after, *bindings[last + 1 :]]
         return done
 
@@ -122,14 +125,26 @@ class _Merger:
             else:
                 late.add(each.var)
         made = self._outline(group, bindings, results) if calls > 1 else None
-        return None if made is None else (own, late, made)
+        if made is None:
+            return None
+        equal = next(
+            (o for o in self.outlines if structural_equal(o.function, made.function)), None
+        )
+        if equal is None:
+            self.outlines.append(made)
+        else:
+            made = self._outline(group, bindings, results, equal)
+            assert made is not None
+        return own, late, made
 
     def _outline(
         self,
         group: Sequence[relax.VarBinding],
         bindings: Sequence[relax.VarBinding],
         results: set[Any],
+        same: Outline | None = None,
     ) -> Outline | None:
+        """The group as a function; with `same` as calls of that one."""
         own = {each.var for each in group}
         outside = set(results)
         for each in bindings:
@@ -142,7 +157,7 @@ class _Merger:
         ]
         names = [str(each.value.args[0].name_hint) for each in group if _is_call(each)]
         name = "_then_".join(dict.fromkeys(names))[:80]
-        return outline(group, outputs, f"{name}_{len(self.outlines)}")
+        return outline(group, outputs, f"{name}_{len(self.outlines)}", same)
 
     def _mergeable(self, binding: relax.VarBinding) -> bool:
         """Whether a binding calls an unscheduled PrimFunc that is one kernel by itself."""
@@ -165,7 +180,7 @@ class _Merger:
         if trial is None:
             return False
         for other, answer in self.tried:
-            if tvm_ffi.structural_equal(other, trial.function):
+            if structural_equal(other, trial.function):
                 return answer
         module = ir.IRModule({each: self.module[each] for each in trial.called})
         module[trial.variable] = trial.function
@@ -190,4 +205,5 @@ def _one_kernel(function: tirx.PrimFunc) -> bool:
         bool(pieces)
         and all(isinstance(piece, Stage) for piece in pieces)
         and len(groups_of(pieces)) == 1
+        and not any(isinstance(piece, Stage) and is_product(piece) for piece in pieces)
     )

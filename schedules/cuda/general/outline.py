@@ -39,13 +39,19 @@ class Outline:
         return builder.get()["caller"]
 
 
-def outline(group: Sequence[relax.VarBinding], outputs: Sequence[Any], name: str) -> Outline | None:
+def outline(
+    group: Sequence[relax.VarBinding],
+    outputs: Sequence[Any],
+    name: str,
+    same: Outline | None = None,
+) -> Outline | None:
     """The group as a function, or None where FuseTIR cannot have it.
 
     Args:
         group: calls of PrimFuncs by ``call_tir``, and projections of their tuples, in order.
         outputs: variables of the group that are read outside; each is one tensor.
         name: of the function.
+        same: an outline with an equal function, which is called instead of a new one.
     """
     if not outputs or not all(isinstance(each.ty, relax.TensorType) for each in outputs):
         return None
@@ -89,8 +95,11 @@ def outline(group: Sequence[relax.VarBinding], outputs: Sequence[Any], name: str
     if relax.analysis.free_symbolic_vars(function):
         return None
     scope = relax.BlockBuilder()
-    variable = scope.add_func(function.without_attr("global_symbol"), name)
-    function = scope.get()[variable]
+    if same is None:
+        variable = scope.add_func(function.without_attr("global_symbol"), name)
+        function = scope.get()[variable]
+    else:
+        variable, function = same.variable, same.function
     called = scope.normalize(relax.Call(variable, arguments))
     calls = tuple(b.value.args[0] for b in group if not isinstance(b.value, relax.TupleGetItem))
     if len(outputs) == 1:
