@@ -134,12 +134,17 @@ def _consume(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:
 
 def _tile(consumer: Consumer, parameters: Parameters, y_map: Any, number: Any, issued: Any) -> None:
     row, column = consumer.walk.place(number)
-    sums = consumer.tile(issued)
     sizes = consumer.plan.sizes
     if sizes.split > 1:
-        sums = added(consumer, sums)
         column = kept(column + consumer.walk.rank * (sizes.groups * 8))
-    Finish(consumer, parameters, y_map, kept(row + consumer.first_row), column, sums).emit()
+    finish = Finish(consumer, parameters, y_map, kept(row + consumer.first_row), column)
+
+    def all_issued() -> None:
+        issued()
+        finish.begin()
+
+    sums = consumer.tile(all_issued)
+    finish.end(added(consumer, sums) if sizes.split > 1 else sums)
 
 
 def _ping_pong(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:

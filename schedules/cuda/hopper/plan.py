@@ -80,6 +80,12 @@ class Plan:
         return tma.ROW // fits.output_bytes(self.problem)
 
     @property
+    def clips_columns(self) -> bool:
+        """Whether tiles may have columns that the result has not."""
+        sizes = self.sizes
+        return sizes.swap or self.problem.outputs % (sizes.columns * sizes.cluster_columns) != 0
+
+    @property
     def right_place(self) -> int:
         """Where the right operand's stages begin."""
         return self.sizes.stages * self.sizes.rows * tma.ROW

@@ -1,0 +1,114 @@
+"""The epilogue's operands as a thread needs them: those of its rows, and those of its columns.
+
+They are asked for before they are needed: the rows' and the first columns' while the tile's last
+products are under way, further columns one chunk ahead. Places outside of the result are those of
+its last row or column instead, so that no load leaves an array; nothing is stored for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm import tirx
+
+from ..intrinsics.ptx import kept
+from ..parameters import Parameters, long
+from .plan import Plan
+
+#: Groups of eight columns whose elements are loaded together.
+CHUNK = 8
+
+#: Registers of a thread for sums and for operands of two chunks, so that nothing is spilled.
+_MOST_AHEAD = 176
+
+
+class Operands:
+    """Loads and elements of one tile's operands.
+
+    Args:
+        plan: the kernel.
+        parameters: its arrays.
+        rows: a thread's rows in the tile, int32.
+        column: its first column, int32.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        parameters: Parameters,
+        rows: Sequence[Any],
+        column: Any,
+    ) -> None:
+        self._swap = plan.sizes.swap
+        self._groups = plan.sizes.groups
+        self._extents = plan.extents(parameters.rows)
+        self._column = column
+        self._long_column = kept(long(column))
+        self._clips = plan.clips_columns
+        self._rows = rows
+        self._operands = list(zip(plan.problem.epilogue.operands, parameters.operands, strict=True))
+        down, self._across = ("column", "row") if self._swap else ("row", "column")
+        self._along_rows: list[list[Any]] = []
+        for operand, array in self._operands:
+            loaded: list[Any] = []
+            if operand.extends == "one":
+                loaded = [kept(array[0])] * len(rows)
+            elif operand.extends == down:
+                loaded = [kept(array[self._row(row)]) for row in rows]
+            self._along_rows.append(loaded)
+        across = sum(operand.extends == self._across for operand, _ in self._operands)
+        self._ahead = plan.sizes.sums + 4 * CHUNK * across <= _MOST_AHEAD
+        self._chunks: dict[int, list[dict[tuple[int, int], Any]]] = {}
+        self._load(0)
+
+    def use(self, chunk: int) -> None:
+        """From here on, elements of this chunk's columns are needed."""
+        self._load(chunk)
+        if self._ahead:
+            self._load(chunk + 1)
+
+    def elements(self, row: int, group: int, second: int) -> list[Any]:
+        """The operands' elements for one result.
+
+        Args:
+            row: number of the thread's row.
+            group: of columns; its chunk is in use.
+            second: 0 or 1: which of the thread's columns of the group.
+        """
+        result = []
+        for place, (operand, array) in enumerate(self._operands):
+            if operand.extends == "matrix":
+                at = [self._row(self._rows[row]), self._column_of(group, second)]
+                result.append(array[tuple(reversed(at)) if self._swap else tuple(at)])
+            elif operand.extends == self._across:
+                result.append(self._chunks[group // CHUNK][place][group, second])
+            else:
+                result.append(self._along_rows[place][row])
+        return result
+
+    def _load(self, chunk: int) -> None:
+        groups = range(chunk * CHUNK, min((chunk + 1) * CHUNK, self._groups))
+        if chunk in self._chunks or not groups:
+            return
+        loaded: list[dict[tuple[int, int], Any]] = []
+        for operand, array in self._operands:
+            elements: dict[tuple[int, int], Any] = {}
+            if operand.extends == self._across:
+                for group in groups:
+                    for second in range(2):
+                        column = self._column_of(group, second)
+                        elements[group, second] = kept(array[column])
+            loaded.append(elements)
+        self._chunks[chunk] = loaded
+
+    def _row(self, row: Any) -> Any:
+        """The row, or the last one there is, as an index."""
+        return long(tirx.Min(row, self._extents[0] - 1))
+
+    def _column_of(self, group: int, second: int) -> Any:
+        """The thread's column, or the last one there is, as an index."""
+        offset = group * 8 + second
+        if not self._clips:
+            return self._long_column + tirx.const(offset, "int64")
+        return long(tirx.Min(self._column + offset, self._extents[1] - 1))
