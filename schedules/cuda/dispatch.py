@@ -18,6 +18,7 @@ from tvm.tirx.script import builder
 from ...errors import FewbitsError
 from .architecture import Architecture
 from .host import Parameter, host_function
+from .parameters import operand_shape
 from .problem import Linear
 from .template import Kernel, Template
 from .templates import suitable
@@ -187,19 +188,13 @@ def _host(
 ) -> Any:
     """``if rows <= bound: kernel ... else ...`` over packed calls."""
     m = tirx.Var("m", "int64")
-    shapes: dict[str, tuple[Any, ...]] = {
-        "row": (m,),
-        "column": (problem.outputs,),
-        "matrix": (m, problem.outputs),
-        "one": (1,),
-    }
     parameters: list[Parameter] = [("x", (m, problem.inputs), problem.activation)]
     parameters += [
         (array.name, array.shape, array.dtype)
         for array in problem.weight.arrays(problem.outputs, problem.inputs)
     ]
     parameters += [
-        (f"operand{place}", shapes[operand.extends], operand.dtype)
+        (f"operand{place}", operand_shape(operand, m, problem.outputs), operand.dtype)
         for place, operand in enumerate(problem.epilogue.operands)
     ]
     parameters.append(("y", (m, problem.outputs), problem.epilogue.dtype))

@@ -12,10 +12,11 @@ from .template import Template
 @functools.cache
 def templates() -> tuple[Template, ...]:
     """All templates. The last takes every product of a dense weight."""
+    from .hopper import Wgmma
     from .mma import Mma
     from .simt import Simt
 
-    return (Mma(), Simt())
+    return (Wgmma(), Mma(), Simt())
 
 
 def suitable(problem: Linear, architecture: Architecture) -> list[Template]:

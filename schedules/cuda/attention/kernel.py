@@ -19,10 +19,10 @@ from tvm.tirx.script import builder
 from ..architecture import Architecture
 from ..host import Parameter, host_function
 from ..intrinsics.mma import KINDS, commit, copy, load_matrices, multiply, wait
+from ..intrinsics.registers import exp2, held, pack, quad
 from ..parameters import barrier, launch, long
 from ..template import Kernel
 from .problem import Attention
-from .registers import exp2, held, pack, quad
 from .sizes import COLUMNS, PADDING, ROWS, TERMS, Sizes, padded
 
 #: TVM's builder; its annotations are narrower than what it gives.

@@ -22,12 +22,13 @@ from ...vm.attention import find_attention
 from .attention import emit_attention
 from .dense import decoded_linear, dense_linear
 from .followers import Followers, Graph
+from .outliers import outlier_linear
 from .quantized import quantized_linear
 from .selection import Selection
 
 Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 
-RULES: tuple[Rule, ...] = (quantized_linear, dense_linear, decoded_linear)
+RULES: tuple[Rule, ...] = (quantized_linear, outlier_linear, dense_linear, decoded_linear)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

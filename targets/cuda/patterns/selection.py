@@ -17,6 +17,12 @@ from ....schedules.cuda.attention import Attention, attention_caller, attention_
 from ....schedules.cuda.attention.sizes import rule as attention_rule
 from ....schedules.cuda.dispatch import Chooser, Dispatch, digest, dispatch
 from ....schedules.cuda.epilogue import Epilogue, converted, stored_as, then
+from ....schedules.cuda.outliers import (
+    OutlierProduct,
+    list_columns,
+    outlier_caller,
+    outlier_product,
+)
 from ....schedules.cuda.problem import Linear
 from ....schedules.cuda.quantize import QuantizeRows
 from ....schedules.cuda.template import Kernel
@@ -69,15 +75,16 @@ class Selection:
         self.quantized: dict[tuple[Any, ...], tuple[relax.Expr, relax.Expr | None]] = {}
         self.notes: dict[str, str] = {}
         self.dispatches: dict[str, Dispatch] = {}
-        self._attentions: dict[str, tuple[Kernel, Any]] = {}
+        self._special: dict[str, tuple[Kernel, Any]] = {}
+        self._lists: dict[relax.Expr, tuple[relax.Expr, ...]] = {}
         self._functions: dict[Any, tuple[ir.GlobalVar, Any]] = {}
         self._names = {var.name_hint for var in rewriter.module.functions}
 
     @property
     def kernels(self) -> list[Kernel]:
-        """All kernels of products and attention."""
+        """All kernels that host functions launch."""
         kernels = [kernel for d in self.dispatches.values() for kernel in d.kernels]
-        return kernels + [kernel for kernel, _ in self._attentions.values()]
+        return kernels + [kernel for kernel, _ in self._special.values()]
 
     def call(
         self, key: Any, function: Any, inputs: Sequence[relax.Expr], results: Sequence[Any],
@@ -146,22 +153,74 @@ class Selection:
         given = [a if isinstance(a, relax.Expr) else constant(a) for a in arrays]
         result = tensor_type((rows, outputs), epilogue.dtype)
         y = self.call(chosen.name, chosen.host, [operands.x, *given, *extra], [result], name)
+        return self._restored(y, chain, epilogue.dtype)
+
+    def outliers(
+        self, operands: Operands, mask: relax.Expr, weight: np.ndarray, chain: Followers
+    ) -> relax.Var:
+        """A product over the columns that a mask marks, with what follows it.
+
+        Args:
+            operands: the activations, and what their sums mean.
+            mask: [K] float32, 1 for the columns to multiply; a new expression.
+            weight: [N, K], of the activations' dtype or int8.
+            chain: the followers.
+        """
+        name = str(chain.last.name)
+        rows, inputs = extents_of(operands.x)
+        places, count = self._listed(mask, int(inputs))
+        epilogue, extra = self._epilogue(operands, chain)
+        problem = OutlierProduct(
+            int(inputs), weight.shape[0], _dtype(operands.x), str(weight.dtype), epilogue
+        )
+        if problem.key not in self._special:
+            title = self._unique(f"outliers_{self.architecture.name}")
+            kernel = outlier_product(problem, self.architecture, title)
+            host = outlier_caller(problem, self.architecture, kernel)
+            self._special[problem.key] = kernel, host
+        self.notes[str(chain.product.name)] = f"outlier columns {problem.weight}"
+        host = self._special[problem.key][1]
+        given = [operands.x, places, count, constant(weight), *extra]
+        result = tensor_type((rows, weight.shape[0]), epilogue.dtype)
+        y = self.call(problem.key, host, given, [result], name)
+        return self._restored(y, chain, epilogue.dtype)
+
+    def _listed(self, mask: relax.Expr, columns: int) -> tuple[relax.Expr, relax.Expr]:
+        """The marked columns' list and its length; each mask is listed once."""
+        if mask not in self._lists:
+            key = f"list {columns}"
+            if key not in self._special:
+                title = self._unique(f"list_columns_{self.architecture.name}")
+                self._special[key] = list_columns(columns, self.architecture, title)
+            types = [tensor_type((columns,), "int32"), tensor_type((1,), "int32")]
+            both = self.call(key, self._special[key][1], [mask], types, "outliers")
+            self._lists[mask] = tuple(
+                self.rewriter.emit(relax.TupleGetItem(both, place), "outliers")
+                for place in range(2)
+            )
+        places, count = self._lists[mask]
+        return places, count
+
+    def _restored(self, y: relax.Expr, chain: Followers, dtype: str) -> relax.Var:
+        """A kernel's result [M, N] with the shape and type of the chain's last variable."""
+        name = str(chain.last.name)
         sizes = extents_of(chain.last)
         if len(sizes) != 2:
             y = self.rewriter.emit(_relax.op.reshape(y, sizes), name)
-        if epilogue.dtype != "float32":
+        if dtype != "float32":
             y = self.rewriter.emit(_relax.op.astype(y, "float32"), name)
+        assert isinstance(y, relax.Var)
         return y
 
     def attention(self, problem: Attention) -> tuple[Kernel, Any]:
         """The kernel of attention and the host function that launches it, made once."""
-        if problem.key not in self._attentions:
+        if problem.key not in self._special:
             name = self._unique(f"attention_{self.architecture.name}")
             sizes = attention_rule(problem, self.architecture.shared_memory)
             kernel = attention_kernel(problem, self.architecture, sizes, name)
             host = attention_caller(problem, self.architecture, kernel)
-            self._attentions[problem.key] = kernel, host
-        return self._attentions[problem.key]
+            self._special[problem.key] = kernel, host
+        return self._special[problem.key]
 
     def _epilogue(self, operands: Operands, chain: Followers) -> tuple[Epilogue, list[relax.Expr]]:
         epilogue = then(operands.meaning, chain.epilogue)
