@@ -174,10 +174,10 @@ def _callback(source: str) -> bytes:
 
 
 def _load(path: Path) -> bytes | None:
-    """An entry of the cache; what is damaged counts as missing."""
+    """An entry of the cache; what is damaged or cannot be read counts as missing."""
     try:
         stored = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None
     digest, content = stored[:_DIGEST], stored[_DIGEST:]
     return content if hashlib.sha256(content).digest() == digest else None

@@ -57,8 +57,17 @@ def open_gpu(architecture: str = "sm_90a") -> Gpu:
     return Gpu(device, wanted, emulated=False)
 
 
+def no_compiler() -> str | None:
+    """Why kernels cannot be compiled here, or None where they can."""
+    try:
+        find_nvcc()
+    except FewbitsError as error:
+        return str(error)
+    return None
+
+
 def unavailable(architecture: str = "sm_90a") -> str | None:
-    """Why tests of this architecture's kernels cannot run here, or None where they can."""
+    """Why kernels of this architecture cannot be compiled and run here, or None where they can."""
     try:
         find_nvcc()
         open_gpu(architecture)
