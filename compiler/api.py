@@ -7,8 +7,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import FewbitsError
 from . import driver
 from .artifact import Artifact, open_artifact
@@ -109,15 +107,25 @@ class LoadedModel:
         self._runner = runner_of(artifact, threads=threads)
         self._lock = threading.Lock()
 
-    def __call__(self, /, *, raw: bool = False, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, /, *, raw: bool = False, **inputs: Any) -> dict[str, Any]:
         """Outputs for inputs; codes instead of real values with `raw`.
 
         `instructions` then holds the instructions of each sample (empty on the host).
 
+        Libraries for GPUs also take tensors that lie on the GPU: torch's, or any that have
+        ``__dlpack__``, all of them so and in the model's own shapes and dtypes. Nothing is copied,
+        the work is put on the caller's stream (torch's current one), and the outputs lie on the GPU
+        as well: torch's tensors for torch's.
+
         Raises:
             FewbitsError: for names, shapes or dtypes that don't fit.
         """
-        from .execution import run_artifact
+        from ..targets.base import on_gpu
+        from .execution import run_artifact, run_on_gpu
+
+        if any(on_gpu(value) for value in inputs.values()):
+            self.instructions = []
+            return run_on_gpu(self.artifact, inputs, self._runner, raw=raw)
 
         # One call after the other: a library spreads each over its own threads.
         with self._lock:

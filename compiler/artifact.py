@@ -30,6 +30,9 @@ _KEYS_OF_KIND = {
          "instructions_per_inference", "float_layers"}
     ),
     "cpu": frozenset({"library", "features", "machine", "library_bytes", "weight_bits"}),
+    "cuda": frozenset(
+        {"library", "architectures", "machine", "float", "library_bytes", "weight_bits"}
+    ),
 }  # fmt: skip
 
 

@@ -259,7 +259,7 @@ def _finish(state: Compilation, folder: Path, progress: Progress) -> dict[str, A
             progress.phase("verify")
             manifest.update(verify_golden(state, folder, manifest, golden))
         else:
-            manifest["notes"].append(f"not run: {state.target.name} is not this machine")
+            manifest["notes"].append(f"not run: {state.target.absence}")
         write_report(folder, manifest)
     manifest["files"] = file_hashes(folder)
     return manifest
@@ -275,16 +275,26 @@ def _float_model(state: Compilation) -> Any:
 def _request(state: Compilation) -> Request:
     options = state.options
     return Request(
-        state.name, options.board, options.ram, options.flash, options.compiler, options.tuning
-    )
+        state.name, options.board, options.ram, options.flash, options.compiler, options.tuning,
+        options.float_type,
+    )  # fmt: skip
 
 
 def _target(options: Options) -> Target:
     if options.board is None:
-        return get_target(options.target)
-    from ..targets.mcu.boards import get_board
+        target = get_target(options.target)
+    else:
+        from ..targets.mcu.boards import get_board
 
-    return get_target(get_board(options.board).target_name)
+        target = get_target(get_board(options.board).target_name)
+    if options.float_type is not None and options.float_type not in target.float_types:
+        raise FewbitsError(
+            "unknown-option",
+            f"{target.name} does not store floats as {options.float_type!r}",
+            where="--float",
+            hint=f"one of: {', '.join(target.float_types)}",
+        )
+    return target
 
 
 def _calibration(

@@ -7,10 +7,11 @@ runs once. Otherwise the product takes one sample at a time, and the first axis 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..errors import FewbitsError
+from ..errors import FewbitsError, nearest
 from ..targets.base import Runner
 from ..targets.catalogue import get_target
 from .artifact import Artifact, Port
@@ -114,6 +115,68 @@ def run_artifact(
             result = result.reshape(len(result), *result.shape[2:])
         named[port.name] = result if raw else port.to_real(result)
     return named, instructions
+
+
+def run_on_gpu(
+    artifact: Artifact, tensors: Mapping[str, Any], runner: Runner, *, raw: bool = False
+) -> dict[str, Any]:
+    """Outputs by name for tensors on a GPU by name, all in the model's own shapes and dtypes.
+
+    Args:
+        artifact: a compiled model.
+        tensors: with ``__dlpack__``; nothing is copied.
+        runner: of the artifact.
+        raw: take and give codes; needed where the model's inputs or outputs are codes.
+
+    Raises:
+        FewbitsError: ``missing-input``, ``unknown-input``, ``wrong-shape``, ``wrong-dtype``,
+            ``wrong-device``, and as `Runner.run_tensors`.
+    """
+    ports = [*artifact.inputs, *artifact.outputs]
+    if not raw and any(port.scale is not None for port in ports):
+        raise FewbitsError(
+            "wrong-dtype",
+            "the model computes in integers from end to end, and real values are no codes",
+            where="the input",
+            hint="give raw=True and codes (the manifest has scales and zero points), or numpy",
+        )
+    names = [port.name for port in artifact.inputs]
+    for name in tensors:
+        if name not in names:
+            raise FewbitsError(
+                "unknown-input", f"the model has no input {name!r}", hint=nearest(name, names)
+            )
+    ordered, sizes = [], {}
+    for port in artifact.inputs:
+        if port.name not in tensors:
+            raise FewbitsError(
+                "missing-input",
+                f"the input {port.name!r} is missing",
+                hint=f"the model's inputs: {', '.join(names)}",
+            )
+        _check_tensor(port, tensors[port.name], sizes)
+        ordered.append(tensors[port.name])
+    results = runner.run_tensors(ordered)
+    return {port.name: result for port, result in zip(artifact.outputs, results, strict=True)}
+
+
+def _check_tensor(port: Port, tensor: Any, sizes: dict[str, int]) -> None:
+    """Type and shape; `sizes` are those of symbolic dimensions so far."""
+    where = f"input {port.name!r}"
+    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(map(int, tensor.shape))
+    if dtype != port.dtype:
+        raise FewbitsError("wrong-dtype", f"{dtype}, not {port.dtype}", where=where)
+    fits = len(shape) == len(port.shape) and all(
+        size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+        for wanted, size in zip(port.shape, shape, strict=True)
+    )
+    if not fits:
+        raise FewbitsError(
+            "wrong-shape",
+            f"shape {shape} does not fit the model's {port.shape}"
+            + "".join(f", {name} = {size}" for name, size in sizes.items()),
+            where=where,
+        )
 
 
 def _is_bare(batch: Mapping[str, np.ndarray], inputs: Sequence[Port]) -> bool:

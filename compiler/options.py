@@ -35,6 +35,8 @@ class Options:
             keep nothing.
         tuning: folder with records of tuned kernels; None to use none. By default the one that
             `fewbits tune` writes.
+        float_type: how floats are stored between operators: ``float16``, ``bfloat16`` or
+            ``float32``; None for the target's default.
         golden: how many golden vectors to ship.
         keep_model: put the float model into the product's folder, so that `verify` can compare
             with it.
@@ -56,6 +58,7 @@ class Options:
     pass_options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     cache: Path | None = None
     tuning: Path | None = dataclasses.field(default_factory=default_folder)
+    float_type: str | None = None
     golden: int = 4
     keep_model: bool = True
     to: str = "verify"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import FewbitsError
 from ..targets.base import Golden, Product
 from .artifact import Artifact, Port
 from .data import random_batches
@@ -89,12 +88,7 @@ def verify_golden(
             found = distance(got, want)
             difference = max(difference, found)
             if found > product.float_match:
-                raise FewbitsError(
-                    "not-exact",
-                    f"output {port['name']!r} differs from the oracle on sample {index}"
-                    + (f" by {found:.2g} of its length" if found < np.inf else ""),
-                    hint="this is a defect of fewbits: please report it with the model",
-                )
+                raise product.disagreement(str(port["name"]), index, got, want, found)
     assert run is not None
     layers = manifest["layers"]
     if run.instructions is not None:

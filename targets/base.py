@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from ..errors import FewbitsError
+
 if TYPE_CHECKING:
     from tvm import ir
+
+#: Families of targets: which report, which manifest.
+Kind = Literal["mcu", "cpu", "cuda"]
+
+#: DLPack's number of the GPUs that CUDA knows.
+_DLPACK_CUDA = 2
 
 #: Sizes of a tensor; a symbolic one is the dimension's name.
 Shape = tuple[int | str, ...]
@@ -39,6 +47,8 @@ class Request:
         ram, flash: budgets in bytes.
         compiler: a compiler to use instead of the default.
         tuning: the folder with records of tuned kernels, or None to use none.
+        float_type: how floats are stored between operators, one of the target's `float_types`;
+            None for the first.
     """
 
     name: str
@@ -47,6 +57,7 @@ class Request:
     flash: int | None = None
     compiler: str | None = None
     tuning: Path | None = None
+    float_type: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +95,19 @@ class Runner(abc.ABC):
     @abc.abstractmethod
     def run(self, inputs: Sequence[np.ndarray]) -> Run:
         """One inference on codes, shaped as the product's inputs."""
+
+    def run_tensors(self, tensors: Sequence[Any]) -> list[Any]:
+        """One inference on tensors in a GPU's memory, which stay there.
+
+        Raises:
+            FewbitsError: ``wrong-device`` for products that run elsewhere.
+        """
+        del tensors
+        raise FewbitsError(
+            "wrong-device",
+            "this product does not run on GPUs, but a tensor lies on one",
+            hint="give numpy arrays",
+        )
 
 
 class Product(abc.ABC):
@@ -155,6 +179,26 @@ class Product(abc.ABC):
             difference: the largest from the oracle, as a share of an output's length.
         """
 
+    def disagreement(
+        self, name: str, index: int, got: np.ndarray, want: np.ndarray, found: float
+    ) -> FewbitsError:
+        """What is wrong where the product and the oracle disagree: ``not-exact``.
+
+        Args:
+            name: of the output.
+            index: of the sample.
+            got: the product's output.
+            want: the oracle's.
+            found: how far they are apart, as a share of the output's length.
+        """
+        del got, want
+        return FewbitsError(
+            "not-exact",
+            f"output {name!r} differs from the oracle on sample {index}"
+            + (f" by {found:.2g} of its length" if found < np.inf else ""),
+            hint="this is a defect of fewbits: please report it with the model",
+        )
+
     @abc.abstractmethod
     def plan(self) -> dict[str, Any]:
         """What is known of sizes without building, for ``--dry-run``."""
@@ -169,13 +213,15 @@ class Target(abc.ABC):
         kind: the family: which report, which manifest.
         keeps_symbols: whether modules may keep symbolic dimensions.
         oracle: which of `Product.references` is the module that the product computes.
+        float_types: how floats may be stored between operators; the first by default.
     """
 
     name: str
     description: str
-    kind: ClassVar[Literal["mcu", "cpu"]]
+    kind: ClassVar[Kind]
     keeps_symbols: ClassVar[bool] = False
     oracle: ClassVar[str]
+    float_types: ClassVar[tuple[str, ...]] = ("float32",)
 
     @abc.abstractmethod
     def lower(self, module: ir.IRModule, request: Request) -> Product:
@@ -211,3 +257,14 @@ class Target(abc.ABC):
     def runs_here(self) -> bool:
         """Whether this machine can run what is built, itself or in an emulator."""
         return True
+
+    @property
+    def absence(self) -> str:
+        """Why `runs_here` is false, in words."""
+        return f"{self.name} is not this machine"
+
+
+def on_gpu(value: Any) -> bool:
+    """Whether a value is a tensor in the memory of an NVIDIA GPU, by DLPack's words."""
+    device = getattr(value, "__dlpack_device__", None)
+    return device is not None and int(device()[0]) == _DLPACK_CUDA

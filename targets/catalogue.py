@@ -12,7 +12,7 @@ from ..errors import FewbitsError, nearest
 from .base import Target
 
 #: In the order in which they are listed.
-FAMILIES = ("mcu", "cpu")
+FAMILIES = ("mcu", "cpu", "cuda")
 
 
 def all_targets() -> Iterator[Target]:

@@ -173,6 +173,14 @@ def compile_(
         ),
     ] = None,
     no_tuning: Annotated[bool, typer.Option("--no-tuning", help="Use no tuned kernels.")] = False,
+    float_type: Annotated[
+        str | None,
+        typer.Option(
+            "--float",
+            help="GPUs: how floats are stored between operators: float16, bfloat16 or float32. "
+            "[default: float16]",
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -196,6 +204,7 @@ def compile_(
             cache=_cache(cache, no_cache),
             pass_options=_pass_options(keep_float, observer),
             tuning=_tuning(tuning, no_tuning),
+            float_type=float_type,
             golden=golden,
             keep_model=keep_model,
             to="lower" if dry_run else to,

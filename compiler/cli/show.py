@@ -91,6 +91,7 @@ def _firmware_figures(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
 _KINDS = {
     "mcu": (_firmware_rows, _firmware_figures, "C project, bin/"),
     "cpu": (show_library.rows, show_library.figures, "model.so, examples/"),
+    "cuda": (show_library.rows, show_library.gpu_figures, "model.so"),
 }
 
 
@@ -122,6 +123,7 @@ def marks(manifest: Mapping[str, Any]) -> list[str]:
         found.append("calibrated on random data: the accuracy means nothing")
     if manifest.get("float_layers"):
         found.append(f"{len(manifest['float_layers'])} layers compute in floating point")
+    found += [note for note in manifest.get("notes", []) if note.startswith("not run: ")]
     return found
 
 

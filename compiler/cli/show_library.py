@@ -1,4 +1,4 @@
-"""How a compiled CPU library looks in a terminal."""
+"""How a compiled library looks in a terminal."""
 
 from __future__ import annotations
 
@@ -27,14 +27,26 @@ def rows(manifest: Mapping[str, Any], wide: bool) -> tuple[list[str], list[Any]]
 
 
 def figures(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The figures that matter most."""
+    """The figures that matter most of a library for CPUs."""
+    return [*_sizes(manifest), ("CPU", f"{manifest['machine']}, {manifest['mcpu']}")]
+
+
+def gpu_figures(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The same for GPUs."""
+    return [
+        *_sizes(manifest),
+        ("GPUs", ", ".join(manifest["architectures"])),
+        ("floats between operators", manifest["float"]),
+    ]
+
+
+def _sizes(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
     bits = manifest["weight_bits"]
     whole = (bits["codes"] + bits["metadata"] + 7) // 8
     return [
         ("library", _bytes(manifest["library_bytes"])),
         ("  weights", _bytes(whole)),
         ("  of which scales and other metadata", _bytes((bits["metadata"] + 7) // 8)),
-        ("CPU", f"{manifest['machine']}, {manifest['mcpu']}"),
     ]
 
 

@@ -79,6 +79,7 @@ def _over(part: int, whole: int) -> float | None:
 _KINDS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "mcu": ("firmware.html.j2", _firmware),
     "cpu": ("library.html.j2", _library),
+    "cuda": ("library.html.j2", _library),
 }
 
 
@@ -101,6 +102,7 @@ def _warnings(manifest: Mapping[str, Any]) -> list[str]:
     if manifest.get("float_layers"):
         names = ", ".join(manifest["float_layers"][:8])
         found.append(f"Layers that compute in floating point: {names}.")
+    found += [f"{n[0].upper()}{n[1:]}." for n in manifest["notes"] if n.startswith("not run: ")]
     return found
 
 

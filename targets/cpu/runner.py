@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ...errors import FewbitsError
 from ..base import Run, Runner
+from ..vm.loading import built_library, check_largest, check_whole, not_loadable
 from .features import missing_here
 from .threads import default_threads, use_threads
 
@@ -34,16 +34,9 @@ class LibraryRunner(Runner):
             raise FewbitsError(
                 "unknown-option", f"{threads} threads", where="threads", hint="at least 1"
             )
-        library = folder / manifest["library"]
-        if not library.is_file():
-            raise FewbitsError(
-                "no-such-file",
-                f"there is no built library {library.name!r}",
-                where=str(library),
-                hint="compile again without --to, so that the library is built",
-            )
+        library = built_library(folder, manifest)
         _check_machine(library, manifest)
-        _check_whole(library, manifest)
+        check_whole(library, manifest)
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
@@ -52,12 +45,7 @@ class LibraryRunner(Runner):
             self._machine = VirtualMachine(loaded, tvm.cpu())
             self._main = self._machine["main"]
         except (RuntimeError, ValueError, AttributeError, OSError) as error:
-            raise FewbitsError(
-                "bad-library",
-                f"TVM's runtime cannot load the library: {str(error).strip()[-300:]}",
-                where=str(library),
-                hint="compile the model again with the installed version",
-            ) from error
+            raise not_loadable(library, error) from error
         self._tensor = tvm.runtime.tensor
         self._inputs = manifest["inputs"]
         self._largest = manifest.get("largest_sizes", {})
@@ -70,24 +58,12 @@ class LibraryRunner(Runner):
         Raises:
             FewbitsError: ``wrong-shape`` for a dimension larger than the model has room for.
         """
-        self._check_largest(inputs)
+        check_largest(self._inputs, [array.shape for array in inputs], self._largest)
         with self._lock:
             use_threads(self._threads)
             result = self._main(*(self._tensor(np.ascontiguousarray(a)) for a in inputs))
         fields = [result] if hasattr(result, "numpy") else list(result)
         return Run(tuple(field.numpy() for field in fields))
-
-    def _check_largest(self, inputs: Sequence[np.ndarray]) -> None:
-        for port, array in zip(self._inputs, inputs, strict=True):
-            for name, size in zip(port["shape"], array.shape, strict=True):
-                limit = self._largest.get(name, size)
-                if size > limit:
-                    raise FewbitsError(
-                        "wrong-shape",
-                        f"dimension {name!r} is {size}, but the model ends at {limit}",
-                        where=f"input {port['name']!r}",
-                        hint="a table in the model, e.g. of positions, is no longer than that",
-                    )
 
 
 def _check_machine(library: Path, manifest: Mapping[str, Any]) -> None:
@@ -99,22 +75,4 @@ def _check_machine(library: Path, manifest: Mapping[str, Any]) -> None:
             f"it lacks {', '.join(missing)}",
             where=str(library),
             hint="compile the model for another target: `--target cpu` is this machine",
-        )
-
-
-def _check_whole(library: Path, manifest: Mapping[str, Any]) -> None:
-    """A damaged library may end the process when it is mapped, so it is never loaded."""
-    wanted = manifest.get("files", {}).get(library.name)
-    if wanted is None:  # it has just been built
-        return
-    digest = hashlib.sha256()
-    with library.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != wanted:
-        raise FewbitsError(
-            "bad-library",
-            "the library is not the one that was compiled: its hash is another",
-            where=str(library),
-            hint="compile the model again",
         )

@@ -6,9 +6,9 @@ import dataclasses
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..base import Request, Target
+from ..base import Kind, Request, Target
 
 if TYPE_CHECKING:
     import tvm
@@ -39,7 +39,7 @@ class CpuTarget(Target):
     features: tuple[str, ...]
     description: str
 
-    kind: ClassVar[Literal["mcu", "cpu"]] = "cpu"
+    kind: ClassVar[Kind] = "cpu"
     keeps_symbols: ClassVar[bool] = True
     oracle: ClassVar[str] = "module"
 

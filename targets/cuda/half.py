@@ -315,8 +315,8 @@ class _Halves:
 
     @staticmethod
     def _is_float32(expression: Any) -> bool:
-        ty = getattr(expression, "ty", None)
-        return isinstance(ty, relax.TensorType) and str(ty.dtype) == "float32"
+        ty: Any = getattr(expression, "ty", None)
+        return bool(isinstance(ty, relax.TensorType)) and str(ty.dtype) == "float32"
 
 
 def _flat(arguments: Any) -> list[Any]:

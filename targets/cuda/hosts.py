@@ -77,7 +77,7 @@ def _both(one: Any, other: Any) -> Any:
 
 def _callee(statement: Any) -> str | None:
     """The function that a statement calls by name."""
-    call = statement.value if isinstance(statement, tirx.Evaluate) else None
+    call: Any = statement.value if isinstance(statement, tirx.Evaluate) else None
     if not isinstance(call, ir.Call) or not isinstance(call.op, ir.Op):
         return None
     return str(call.args[0].value) if call.op.name == "tirx.tvm_call_packed" else None

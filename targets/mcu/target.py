@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...errors import FewbitsError, nearest
-from ..base import Request, Target
+from ..base import Kind, Request, Target
 
 if TYPE_CHECKING:
     from tvm import ir
@@ -43,7 +43,7 @@ class McuTarget(Target):
     emulator_cpu: str | None
     description: str
 
-    kind: ClassVar[Literal["mcu", "cpu"]] = "mcu"
+    kind: ClassVar[Kind] = "mcu"
     oracle: ClassVar[str] = "integer"
 
     def lower(self, module: ir.IRModule, request: Request) -> McuProduct:

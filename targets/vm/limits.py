@@ -29,8 +29,8 @@ def check_sizes(module: ir.IRModule, called: Mapping[str, str] | None = None) ->
     if check is None:
         return module
     builder = relax.BlockBuilder(module)
-    called = builder.normalize(relax.Call(builder.add_func(check, CHECK), list(function.params)))
-    first = relax.BindingBlock([relax.VarBinding(relax.Var(CHECK, called.ty), called)])
+    call = builder.normalize(relax.Call(builder.add_func(check, CHECK), list(function.params)))
+    first = relax.BindingBlock([relax.VarBinding(relax.Var(CHECK, call.ty), call)])
     body = relax.SeqExpr([first, *function.body.blocks], function.body.body)
     result = builder.get()
     result["main"] = relax.Function(
