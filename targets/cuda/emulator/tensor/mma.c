@@ -46,7 +46,8 @@ static fb_error check(const fb_mma *op) {
     } else if (class == DOUBLE) {
         sum = sum && op->d == FB_F64;
     } else {
-        sum = sum && (op->d == FB_F32 || (op->d == FB_F16 && (class == HALF || class == FP8)));
+        bool half = class == HALF || (class == FP8 && !op->sparse);
+        sum = sum && (op->d == FB_F32 || (op->d == FB_F16 && half));
     }
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         found |= shapes[i].class == class && shapes[i].sparse == (op->sparse != 0) &&

@@ -124,8 +124,11 @@ fb_error fb_tensor_map_encode(void *map, int32_t data_type, uint32_t rank, uint6
                               int32_t interleave, int32_t swizzle, int32_t l2_promotion,
                               int32_t oob_fill);
 
-/* What one copy moves through shared memory: the bytes that complete_tx reports. */
+/* What one copy moves: the bytes that complete_tx reports. Copies take the map's contents wherever
+ * they lie; that its device address is a multiple of 64 is the interpreter's to see. */
 fb_error fb_tma_bytes(const void *map, uint32_t *bytes);
+/* Room that the box takes in shared memory: more, where its rows are narrower than the swizzle. */
+fb_error fb_tma_room(const void *map, uint32_t *bytes);
 
 /* .shared::cluster.global.tile: coordinates innermost first, `rank` of them. *bytes is for
  * complete_tx. Multicast is one call per block of the mask, at the same shared address. */

@@ -16,7 +16,6 @@ uint32_t fbt_map_element_bytes(uint32_t data_type) {
 }
 
 fb_error fbt_map_read(const void *pointer, fbt_tensor_map *map) {
-    if ((uintptr_t)pointer % 64) return fbt_fail("a tensor map is not at a multiple of 64 bytes");
     memcpy(map, pointer, sizeof *map);
     if (map->mark != mark_of_a_map) {
         return fbt_fail("the tensor map was not made by cuTensorMapEncodeTiled");

@@ -41,6 +41,13 @@ fb_error fb_tma_bytes(const void *pointer, uint32_t *bytes) {
     return error;
 }
 
+fb_error fb_tma_room(const void *pointer, uint32_t *bytes) {
+    box b;
+    fb_error error = open_box(pointer, &b);
+    if (!error) *bytes = b.pitch * b.rows;
+    return error;
+}
+
 /* One row of a box: where it starts in global memory, and which of its bytes are in the tensor. */
 typedef struct {
     uint64_t address; /* of the first byte inside */

@@ -168,6 +168,11 @@ def test_load_and_store(
     places = model(source, box, steps or (1,) * len(box), where, span, address)
     count = copy(tensor, "load", encoded, where, memory, shared, address)
     assert count == len(places) * source.itemsize
+    room = ctypes.c_uint32()
+    tensor.call("fb_tma_room", ctypes.c_void_p(encoded.ctypes.data), ctypes.byref(room))
+    ends = [at + source.itemsize - address for at, _ in places]
+    assert max(ends) <= room.value < max(ends) + span + 16
+    assert (room.value == count) == (span in (16, box[0] * source.itemsize))
     expected = before.copy()
     for at, element in places:
         value = np.zeros(1, dtype) if element is None else source[element].reshape(1)
