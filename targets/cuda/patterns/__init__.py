@@ -22,6 +22,7 @@ from ...vm.attention import find_attention
 from .attention import emit_attention
 from .dense import decoded_linear, dense_linear
 from .followers import Followers, Graph
+from .half_weights import fold_half_weights
 from .outliers import outlier_linear
 from .quantized import quantized_linear
 from .selection import Selection
@@ -59,6 +60,7 @@ def select_kernels(
         dtype: of the floats that products read and write: ``float16``, ``bfloat16``, ``float32``.
         chooser: decides about kernels before the cost models do; None: nobody.
     """
+    module = fold_half_weights(module)
     rewriter = Rewriter(module)
     selection = Selection(rewriter, architecture, dtype, chooser)
     graph = Graph(rewriter.bindings, variables(rewriter.function.body.body))

@@ -48,7 +48,9 @@ def outlier_linear(selection: Selection, layer: Layer, chain: Followers) -> rela
 def _weight(selection: Selection, layer: Layer) -> tuple[np.ndarray, np.ndarray | None] | None:
     """The matrix [N, K], and a scale per output where it holds int8 codes."""
     tensor = layer.tensor
-    if tensor is None or len(tensor.shape) != 2 or not isinstance(tensor.sparsity, DensePattern):
+    if tensor is None:
+        return layer.weight.astype(NUMPY_TYPES[selection.dtype]), None
+    if len(tensor.shape) != 2 or not isinstance(tensor.sparsity, DensePattern):
         return None
     if isinstance(tensor, PlainTensor):
         return layer.weight.astype(NUMPY_TYPES[selection.dtype]), None
