@@ -20,7 +20,7 @@ from ..intrinsics.ptx import issue, kept
 from ..parameters import Parameters, long
 from . import sizes as fits
 from .main_loop import Consumer
-from .operands import CHUNK, Operands
+from .operands import Operands
 
 #: TVM's builder; its annotations are narrower than what it gives.
 T: Any = builder
@@ -98,8 +98,7 @@ class Finish:
             for row in (self._rows if pairs else ())
         ]
         for group in range(sizes.groups):
-            if group % CHUNK == 0:
-                self._operands.use(group // CHUNK)
+            self._operands.use(group)
             for block in range(sizes.blocks):
                 for half in range(2):
                     row = block * 2 + half
@@ -141,8 +140,6 @@ class Finish:
         number = 0
         for piece in range(pieces):
             for block in range(sizes.blocks):
-                for chunk in range(per_piece // CHUNK):
-                    self._operands.use(piece * (per_piece // CHUNK) + chunk)
                 # Two buffers take turns; after an odd number the next tile begins with the last.
                 pending = 1 if number > 0 or pieces * sizes.blocks % 2 == 0 else 0
                 with T.If(self._consumer.thread == 0), T.Then():
@@ -165,6 +162,7 @@ class Finish:
         lane = self._lane
         line = base + tirx.Cast("uint32", (self._warp * 16 + lane % 16) * tma.ROW)
         for group in range(0, 8, 2):
+            self._operands.use(first + group)
             registers = [
                 self._pair(block, half, first + group + right)
                 for right in range(2)
@@ -176,11 +174,13 @@ class Finish:
     def _write_bytes(self, base: Any, block: int, first: int) -> None:
         """Write a piece of one-byte results: 64 rows, sixteen groups, swizzled."""
         lane = self._lane
-        for half in range(2):
-            line = (self._warp * 16 + half * 8 + lane // 4) * tma.ROW + lane % 4 * 2
-            for group in range(16):
-                chunk = (lane // 4) ^ (group // 2)
-                place = base + tirx.Cast("uint32", line + chunk * 16 + group % 2 * 8)
+        line = (self._warp * 16 + lane // 4) * tma.ROW + lane % 4 * 2
+        for group in range(16):
+            self._operands.use(first + group)
+            chunk = (lane // 4) ^ (group // 2)
+            for half in range(2):
+                within = chunk * 16 + (group % 2 * 8 + half * 8 * tma.ROW)
+                place = base + tirx.Cast("uint32", line + within)
                 issue("st.shared.b16", place, self._pair(block, half, first + group))
 
     def _pair(self, block: int, half: int, group: int) -> Any:

@@ -66,7 +66,7 @@ class Consumer:
 
     def _overlapped(self, sums: Any, issued: Callable[[], None]) -> None:
         before = T.alloc_buffer((1,), "int32", scope="local")
-        _clear(sums)
+        self._clear(sums)
         with T.serial(0, self.walk.steps) as step:
             self._stage(sums, 1)
             wgmma.wait(1)
@@ -79,8 +79,8 @@ class Consumer:
         self._release(before[0])
 
     def _promoted(self, sums: Any, total: Any, issued: Callable[[], None]) -> None:
-        _clear(sums)
-        _clear(total)
+        self._clear(sums)
+        self._clear(total)
         with T.serial(0, self.walk.steps):
             self._stage(sums, 0)
             wgmma.settle(_elements(sums), self.plan.kind.register)
@@ -114,6 +114,12 @@ class Consumer:
                 )
         wgmma.commit()
 
+    def _clear(self, buffer: Any) -> None:
+        dtype = self.plan.kind.register
+        for place in range(self.plan.sizes.sums):
+            T.buffer_store(buffer, tirx.const(0, dtype), [place])
+        wgmma.defined(_elements(buffer), dtype)
+
     def _release(self, stage: Any) -> None:
         """Say that this warp needs a stage no more, to all blocks that copy into it."""
         sizes = self.plan.sizes
@@ -128,8 +134,3 @@ class Consumer:
 
 def _elements(buffer: Any) -> list[Any]:
     return [buffer[place] for place in range(int(buffer.shape[0]))]
-
-
-def _clear(buffer: Any) -> None:
-    for place in range(int(buffer.shape[0])):
-        T.buffer_store(buffer, tirx.const(0, str(buffer.dtype)), [place])

@@ -16,11 +16,22 @@ from ..intrinsics.ptx import kept
 from ..parameters import Parameters, long
 from .plan import Plan
 
-#: Groups of eight columns whose elements are loaded together.
-CHUNK = 8
+#: Registers of a thread for sums and operands, so that nothing is spilled.
+_MOST = 164
 
-#: Registers of a thread for sums and for operands of two chunks, so that nothing is spilled.
-_MOST_AHEAD = 176
+
+def chunk_of(plan: Plan) -> tuple[int, bool]:
+    """How many groups of columns are loaded together, and whether the next are asked for meanwhile.
+
+    As many as there are registers for: 8, 4 or 2.
+    """
+    down, across = ("column", "row") if plan.sizes.swap else ("row", "column")
+    extends = [operand.extends for operand in plan.problem.epilogue.operands]
+    taken = plan.sizes.sums + 2 * plan.sizes.blocks * extends.count(down)
+    for groups, ahead in ((8, True), (4, True), (4, False)):
+        if taken + 2 * groups * (1 + ahead) * extends.count(across) <= _MOST:
+            return groups, ahead
+    return 2, False
 
 
 class Operands:
@@ -57,13 +68,13 @@ class Operands:
             elif operand.extends == down:
                 loaded = [kept(array[self._row(row)]) for row in rows]
             self._along_rows.append(loaded)
-        across = sum(operand.extends == self._across for operand, _ in self._operands)
-        self._ahead = plan.sizes.sums + 4 * CHUNK * across <= _MOST_AHEAD
+        self.chunk, self._ahead = chunk_of(plan)
         self._chunks: dict[int, list[dict[tuple[int, int], Any]]] = {}
         self._load(0)
 
-    def use(self, chunk: int) -> None:
-        """From here on, elements of this chunk's columns are needed."""
+    def use(self, group: int) -> None:
+        """From here on, elements of this group's columns are needed, and of its chunk's."""
+        chunk = group // self.chunk
         self._load(chunk)
         if self._ahead:
             self._load(chunk + 1)
@@ -73,7 +84,7 @@ class Operands:
 
         Args:
             row: number of the thread's row.
-            group: of columns; its chunk is in use.
+            group: of columns, in use.
             second: 0 or 1: which of the thread's columns of the group.
         """
         result = []
@@ -82,13 +93,13 @@ class Operands:
                 at = [self._row(self._rows[row]), self._column_of(group, second)]
                 result.append(array[tuple(reversed(at)) if self._swap else tuple(at)])
             elif operand.extends == self._across:
-                result.append(self._chunks[group // CHUNK][place][group, second])
+                result.append(self._chunks[group // self.chunk][place][group, second])
             else:
                 result.append(self._along_rows[place][row])
         return result
 
     def _load(self, chunk: int) -> None:
-        groups = range(chunk * CHUNK, min((chunk + 1) * CHUNK, self._groups))
+        groups = range(chunk * self.chunk, min((chunk + 1) * self.chunk, self._groups))
         if chunk in self._chunks or not groups:
             return
         loaded: list[dict[tuple[int, int], Any]] = []

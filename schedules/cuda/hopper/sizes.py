@@ -22,9 +22,10 @@ PIECE = wgmma.ROWS * tma.ROW
 #: Registers per thread after ``setmaxnreg``, with two consumers: together no more than there are.
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 40, 232
 
-#: Sums per thread that leave room for addresses and the epilogue; with promotion there are two
-#: sets of them.
-_MOST_SUMS, _MOST_PROMOTED = 128, 96
+#: Sums per thread that leave room for addresses and the epilogue, and where the epilogue has more
+#: addresses than usual. With promotion there are two sets of sums.
+_MOST_SUMS, _MOST_SUMS_BUSY = 128, 96
+_MOST_PROMOTED, _MOST_PROMOTED_BUSY = 96, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +142,21 @@ def flaw(problem: Linear, architecture: Architecture, sizes: Sizes) -> str | Non
         return "a consumer takes 64 or 128 rows"
     if sizes.stages < 2:
         return "fewer than two stages overlap nothing"
-    if sizes.sums > (_MOST_PROMOTED if promotes(problem, sizes) else _MOST_SUMS):
+    if sizes.sums > _most_sums(problem, sizes):
         return "too many sums for a thread's registers"
     if shared_bytes(problem, sizes) > architecture.shared_memory:
         return "too much shared memory"
     return _cluster_flaw(problem, sizes)
+
+
+def _most_sums(problem: Linear, sizes: Sizes) -> int:
+    """Elements of matrices are read one by one, and columns of an odd number are stored so."""
+    busy = problem.outputs % 2 == 1 or any(
+        operand.extends == "matrix" for operand in problem.epilogue.operands
+    )
+    if promotes(problem, sizes):
+        return _MOST_PROMOTED_BUSY if busy else _MOST_PROMOTED
+    return _MOST_SUMS_BUSY if busy else _MOST_SUMS
 
 
 def _cluster_flaw(problem: Linear, sizes: Sizes) -> str | None:

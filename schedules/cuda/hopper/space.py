@@ -17,12 +17,12 @@ _SCHEDULES: tuple[Schedule, ...] = ("cooperative", "pingpong")
 def every(problem: Linear) -> Iterator[Sizes]:
     """Sizes to be filtered by `flaw`, in a fixed order."""
     for sizes in _tiles():
-        for stages in range(3, 8):
+        for stages in range(2, 8):
             for group in (4, 8, 16):
                 yield dataclasses.replace(sizes, stages=stages, group=group)
     if problem.activation.startswith("float8"):
         for sizes in _tiles():
-            for stages in range(3, 8):
+            for stages in range(2, 8):
                 for group in (4, 8, 16):
                     yield dataclasses.replace(sizes, stages=stages, group=group, promote=False)
 

@@ -158,12 +158,22 @@ def settle(sums: Sequence[Any], dtype: str) -> None:
         sums: all registers of products under way.
         dtype: of the registers.
     """
-    name = f"fewbits_wgmma_settle_{dtype}_{len(sums)}"
+    _touch("settle", "wgmma.wait_group.sync.aligned 0;", sums, dtype)
+
+
+def defined(sums: Sequence[Any], dtype: str) -> None:
+    """What was assigned to `sums` is in their registers here, not only where it is first used."""
+    _touch("defined", "", sums, dtype)
+
+
+def _touch(name: str, text: str, sums: Sequence[Any], dtype: str) -> None:
+    """An instruction that, as the compiler sees it, reads and writes all of `sums`."""
+    name = f"fewbits_wgmma_{name}_{dtype}_{len(sums)}"
     constraint = "f" if dtype == "float32" else "r"
     operands = ", ".join(f'"+{constraint}"(d{i})' for i in range(len(sums)))
     source = (
         f"__device__ __forceinline__ void {name}({_references(len(sums), dtype)}) {{\n"
-        f'  asm volatile("wgmma.wait_group.sync.aligned 0;" : {operands} : : "memory");\n'
+        f'  asm volatile("{text}" : {operands} : : "memory");\n'
         "}\n"
     )
     T.evaluate(cuda_func_call(name, *sums, source_code=source))
