@@ -137,14 +137,20 @@ def _unscaled(
 ) -> tuple[relax.Expr, np.ndarray | None]:
     """What is quantized, as a value times a constant for each channel (smoothing), or as it is."""
     x: Any = activation.x
+    if x in selection.made:
+        return selection.rewriter.map(x), None
     call: Any = selection.rewriter.values.get(x)
     if operator_of(call) == "relax.multiply":
         for value, other in (call.args, reversed(call.args)):
             if isinstance(other, ir.GenericConst) and isinstance(value, relax.Var):
                 factors, length = as_array(other), int(x.ty.shape.values[-1])
                 same = bool(tvm_ffi.structural_equal(value.ty, x.ty))
-                if same and factors.size == length and factors.shape[-1:] == (length,):
-                    return selection.rewriter.map(value), factors.reshape(length)
+                new = selection.rewriter.map(value)
+                # A binding that stands for itself is part of an earlier product's kernel.
+                there = not (new.same_as(value) and value in selection.rewriter.values)
+                fits = factors.size == length and factors.shape[-1:] == (length,)
+                if same and fits and there:
+                    return new, factors.reshape(length)
     return selection.rewriter.map(x), None
 
 
@@ -157,11 +163,12 @@ def _quantize(
     name: str,
 ) -> tuple[relax.Expr, relax.Expr | None]:
     levels = activation.format
-    x = selection.matrix(source, selection.dtype, name)
+    x = selection.converted(source, selection.dtype, name)
+    sizes = extents_of(x)
     floats = _fp8(levels)
     low, high = float(levels.levels()[0]), float(levels.levels()[-1])
     kernel = QuantizeRows(
-        int(extents_of(x)[-1]), selection.dtype, str(np.dtype(dtype)),
+        len(sizes) - 1, int(sizes[-1]), selection.dtype, str(np.dtype(dtype)),
         None if floats is None else str(np.dtype(floats)), low, high, float(levels.reach),
         activation.scales, factors is not None,
     )  # fmt: skip
