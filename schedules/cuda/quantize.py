@@ -8,6 +8,7 @@ the largest magnitude of a row over the format's reach, the code the rounded quo
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from tvm import te, tirx
@@ -18,9 +19,12 @@ _SMALLEST = 2.0**-126
 
 @dataclasses.dataclass(frozen=True)
 class QuantizeRows:
-    """x [M, K] float -> codes [M, K] and, where scales are found at run time, scales [M] or [1].
+    """x [..., K] float -> codes [..., K] and, where scales are found at run time, scales [...].
+
+    Sizes before the last are known at run time only. One scale of all rows is [1].
 
     Attributes:
+        leading: how many sizes there are before the last.
         columns: K.
         source: dtype of x.
         codes: dtype of the codes: ``int8``, ``float8_e4m3fn``, ``float8_e5m2``; or ``float16`` for
@@ -33,6 +37,7 @@ class QuantizeRows:
         factors: whether x is first multiplied by a vector [K], the next parameter.
     """
 
+    leading: int
     columns: int
     source: str
     codes: str
@@ -50,18 +55,18 @@ class QuantizeRows:
 
     def build(self) -> Any:
         """The PrimFunc: x, [factors], [scale], codes, [scales]."""
-        rows = tirx.Var("m", "int64")
-        x = te.placeholder((rows, self.columns), self.source, "x")
+        rows = [tirx.Var(f"m{place}", "int64") for place in range(self.leading)]
+        x = te.placeholder((*rows, self.columns), self.source, "x")
         inputs = [x]
         factors = None
         if self.factors:
             factors = te.placeholder((self.columns,), "float32", "factors")
             inputs.append(factors)
 
-        def at(m: Any, k: Any) -> Any:
-            value = x[m, k]
+        def at(place: Sequence[Any]) -> Any:
+            value = x[tuple(place)]
             value = value if self.source == "float32" else tirx.Cast("float32", value)
-            return value if factors is None else value * factors[k]
+            return value if factors is None else value * factors[place[-1]]
 
         outputs = []
         if self.scales == "static":
@@ -72,24 +77,29 @@ class QuantizeRows:
             outputs.append(scale)
         per_row = self.scales == "token"
         codes = te.compute(
-            (rows, self.columns),
-            lambda m, k: self._code(at(m, k) / scale[m if per_row else 0]),
+            (*rows, self.columns),
+            lambda *place: self._code(at(place) / scale[place[:-1] if per_row else (0,)]),
             name="codes",
         )
         function = te.create_prim_func([*inputs, codes, *outputs])
         return function.with_attr("global_symbol", self.name)
 
-    def _scale(self, rows: Any, at: Any) -> Any:
+    def _scale(self, rows: Sequence[Any], at: Callable[[Sequence[Any]], Any]) -> Any:
         k = te.reduce_axis((0, self.columns), "k")
         largest = te.compute(
-            (rows,), lambda m: te.max(tirx.abs(at(m, k)), axis=k), name="magnitude"
+            rows, lambda *m: te.max(tirx.abs(at((*m, k))), axis=k), name="magnitude"
         )
         if self.scales == "tensor":
-            of_rows, m = largest, te.reduce_axis((0, rows), "m")
-            largest = te.compute((1,), lambda _: te.max(of_rows[m], axis=m), name="largest")
+            of_rows = largest
+            axes = [te.reduce_axis((0, size)) for size in rows]
+            largest = te.compute(
+                (1,), lambda _: te.max(of_rows[tuple(axes)], axis=axes), name="largest"
+            )
         reach, smallest = _float(self.reach), _float(_SMALLEST)
         return te.compute(
-            largest.shape, lambda i: tirx.max(largest[i] / reach, smallest), name="scale"
+            largest.shape,
+            lambda *place: tirx.max(largest[place] / reach, smallest),
+            name="scale",
         )
 
     def _code(self, quotient: Any) -> Any:

@@ -81,11 +81,13 @@ def select_kernels(
             made = emit_attention(selection, attention[var])
             if made is not None:
                 rewriter.replace(var, made)
+                selection.made.add(var)
                 continue
         if var in chains:
             made = _kernel(selection, *chains[var])
             if made is not None:
                 rewriter.replace(var, made)
+                selection.made.add(var)
                 continue
             for skipped in chains[var][1].inner:
                 rewriter.keep(skipped)

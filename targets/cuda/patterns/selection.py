@@ -59,6 +59,7 @@ class Selection:
         quantized: codes and scales of values that were quantized already.
         notes: which kernels each layer got.
         dispatches: of the products, by their key.
+        made: old variables whose values kernels compute; what led to them may have vanished.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Selection:
         self.chooser = chooser
         self.quantized: dict[tuple[Any, ...], tuple[relax.Expr, relax.Expr | None]] = {}
         self.notes: dict[str, str] = {}
+        self.made: set[relax.Var] = set()
         self.dispatches: dict[str, Dispatch] = {}
         self._special: dict[str, tuple[Kernel, Any]] = {}
         self._lists: dict[relax.Expr, tuple[relax.Expr, ...]] = {}
@@ -105,27 +107,39 @@ class Selection:
     def matrix(self, value: relax.Expr, dtype: str, name: str) -> relax.Expr:
         """A new expression [..., K] as [M, K] in a dtype."""
         sizes = extents_of(value)
-        if str(_dtype(value)) != dtype:
-            value = self.rewriter.emit(_relax.op.astype(value, dtype), name)
-        if len(sizes) == 2:
-            return value
-        flat = (rows_of(sizes), sizes[-1])
-        return self.rewriter.emit(_relax.op.reshape(value, flat), name)
+        value = self.converted(value, dtype, name)
+        return self._reshaped(value, (rows_of(sizes), sizes[-1]), name)
 
     def quantize(
         self, kernel: QuantizeRows, x: relax.Expr, rest: Sequence[relax.Expr], name: str
     ) -> tuple[relax.Expr, relax.Expr | None]:
-        """Codes [M, K] and scales, from x [M, K]."""
-        rows, columns = extents_of(x)
-        codes = tensor_type((rows, columns), kernel.codes)
+        """Codes [M, K] and scales [M] or [1], from x [..., K]."""
+        sizes = extents_of(x)
+        rows = rows_of(sizes)
+        codes = tensor_type(sizes, kernel.codes)
+        given = [x, *rest]
         if kernel.scales == "static":
-            return self.call(kernel, kernel.build(), [x, *rest], [codes], name), None
-        scales = tensor_type((rows if kernel.scales == "token" else 1,), "float32")
-        both = self.call(kernel, kernel.build(), [x, *rest], [codes, scales], name)
+            only = self.call(kernel, kernel.build(), given, [codes], name)
+            return self._reshaped(only, (rows, sizes[-1]), name), None
+        scales = tensor_type(sizes[:-1] if kernel.scales == "token" else (1,), "float32")
+        both = self.call(kernel, kernel.build(), given, [codes, scales], name)
         first, second = (
             self.rewriter.emit(relax.TupleGetItem(both, place), name) for place in range(2)
         )
-        return first, second
+        if kernel.scales == "token":
+            second = self._reshaped(second, (rows,), name)
+        return self._reshaped(first, (rows, sizes[-1]), name), second
+
+    def _reshaped(self, value: relax.Expr, sizes: tuple[Extent, ...], name: str) -> relax.Expr:
+        if len(extents_of(value)) == len(sizes):
+            return value
+        return self.rewriter.emit(_relax.op.reshape(value, sizes), name)
+
+    def converted(self, value: relax.Expr, dtype: str, name: str) -> relax.Expr:
+        """A new expression in a dtype."""
+        if _dtype(value) == dtype:
+            return value
+        return self.rewriter.emit(_relax.op.astype(value, dtype), name)
 
     def linear(
         self,
