@@ -10,6 +10,7 @@ from typing import Any
 import fewbits.targets.cuda.emulator as emulator
 import numpy as np
 import pytest
+from fewbits.schedules.cuda.intrinsics.swizzle import TENSOR_MAP_SWIZZLES
 from fewbits.targets.mcu.toolchain import compiler_command, run_command
 
 SOURCES = Path(emulator.__path__[0]) / "tensor"
@@ -59,6 +60,8 @@ def pointer(array: np.ndarray | None) -> ctypes.c_void_p:
 
 class Memory:
     """Device memory: arrays at addresses, bounds checked."""
+
+    BASE = 0x7F0000001000
 
     def __init__(self) -> None:
         self._arrays: list[tuple[int, np.ndarray]] = []
@@ -186,6 +189,69 @@ class Tensor:
         )
         del held, codes
         return np.concatenate(result, axis=-1)
+
+    def tensor_map(
+        self,
+        data_type: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        box: tuple[int, ...],
+        *,
+        steps: tuple[int, ...] | None = None,
+        address: int = Memory.BASE,
+        span: int = 16,
+        interleave: int = 0,
+        swizzle_field: int | None = None,
+        promotion: int = 0,
+        fill: int = 0,
+    ) -> np.ndarray:
+        """Encoded; innermost dimension first."""
+        storage = np.zeros(192, np.uint8)
+        start = -storage.ctypes.data % 64
+        found = storage[start : start + 128]
+        rank = len(shape)
+        self.call(
+            "fb_tensor_map_encode",
+            ctypes.c_void_p(found.ctypes.data),
+            data_type,
+            rank,
+            ctypes.c_uint64(address),
+            (ctypes.c_uint64 * rank)(*shape),
+            (ctypes.c_uint64 * max(1, rank - 1))(*strides),
+            (ctypes.c_uint32 * rank)(*box),
+            (ctypes.c_uint32 * rank)(*(steps or (1,) * rank)),
+            interleave,
+            TENSOR_MAP_SWIZZLES[span] if swizzle_field is None else swizzle_field,
+            promotion,
+            fill,
+        )
+        return found
+
+    def tma(
+        self,
+        name: str,
+        encoded: np.ndarray,
+        where: tuple[int, ...],
+        memory: Any,
+        shared: np.ndarray,
+        address: int,
+        reduction: int | None = None,
+    ) -> int:
+        """Runs load, store or reduce; the bytes of a load."""
+        count = ctypes.c_uint32()
+        extra = [ctypes.byref(count)] if name == "load" else []
+        self.call(
+            f"fb_tma_{name}",
+            ctypes.c_void_p(encoded.ctypes.data),
+            len(where),
+            (ctypes.c_int32 * len(where))(*where),
+            *([] if reduction is None else [reduction]),
+            ctypes.byref(memory.structure()),
+            self.shared(shared),
+            ctypes.c_uint32(address),
+            *extra,
+        )
+        return count.value
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ def test_mma(tensor: Any, ptxas: Path, tmp_path: Path) -> None:
             except tensor.Error:
                 exists = False
                 counts = (ctypes.c_int32 * 4)(4, 2, 4, 4)
-            cases.append((mma_line(m, k, left, right, total, sparse, counts), exists))
+            cases.append((mma_line(m, k, left, right, total, sparse, list(counts)), exists))
     assert sum(exists for _, exists in cases) > 40
     found = refused(ptxas, tmp_path, [line for line, _ in cases])
     wrong = [line for i, (line, exists) in enumerate(cases) if exists == (i in found)]
