@@ -102,6 +102,7 @@ class _Threads:
         self.allocations: list[Any] = []
         self.copies: dict[Any, Any] = {}
         self.bound: dict[Any, Any] = {}
+        self.orders: dict[int, Any] = {}
 
     @property
     def variables(self) -> list[Any]:
@@ -262,14 +263,30 @@ class _Threads:
     def _for_all(self, statement: Any) -> Any:
         """The statement for each thread, first to last or last to first."""
         for loop, extent in reversed(list(zip(self.loops, self.extents, strict=True))):
-            variable = loop.loop_var
+            dtype = str(loop.loop_var.ty.dtype)
+            thread, turn = tirx.Var("thread", dtype), tirx.Var("turn", dtype)
+            statement = _substitute(statement, {loop.loop_var: thread})
             if self.backwards:
-                turned = tirx.Var(variable.name, str(variable.ty.dtype))
-                last = prim.IntImm(str(variable.ty.dtype), extent - 1)
-                statement = _substitute(statement, {variable: last - turned})
-                variable = turned
-            statement = tirx.For(variable, loop.min, loop.extent, tirx.ForKind.SERIAL, statement)
+                number = tirx.BufferLoad(self._order(extent), [turn])
+                statement = tirx.SeqStmt([tirx.Bind(thread, number), statement])
+                thread = turn
+            statement = tirx.For(thread, loop.min, loop.extent, tirx.ForKind.SERIAL, statement)
         return statement
+
+    def _order(self, extent: int) -> Any:
+        """The threads' numbers, last first.
+
+        A table: TVM lowers remainders of indices with a negative factor wrongly.
+        """
+        if extent not in self.orders:
+            table = tirx.decl_buffer((extent,), "int64", name="order")
+            turn = tirx.Var("turn", "int64")
+            fill = tirx.BufferStore(table, prim.IntImm("int64", extent - 1) - turn, [turn])
+            size = prim.IntImm("int64", extent)
+            self.allocations.append(tirx.AllocBuffer(table, {}))
+            self.allocations.append(tirx.For(turn, _zero(), size, tirx.ForKind.SERIAL, fill))
+            self.orders[extent] = table
+        return self.orders[extent]
 
     def _differs(self, expression: Any) -> bool:
         """Whether an expression may have another value in another thread."""

@@ -11,10 +11,10 @@ from tvm import ir, s_tir, tirx
 from tvm.tirx.script import builder as T
 
 from ...stages.fuse import inline
-from ...stages.program import Program, Stage, constant, loads, read_stage
+from ...stages.program import Program, Stage, constant, is_one, loads, read_stage
 from ..architecture import Architecture
 from .flat import emit_flat, is_flat
-from .launch import function_body
+from .launch import function_body, index
 from .opaque import (
     BlockNest,
     Plain,
@@ -109,13 +109,22 @@ def _read_one(
     nest = read_nest(statement) if stage is None else None
     if stage is not None:
         if not any(constant(axis.extent) == 0 for axis in stage.spatial):
-            pieces.append(stage)
+            pieces.append(_without_single_terms(stage))
     elif nest is not None:
         pieces.append(nest)
     elif isinstance(statement, tirx.For) and not _has_blocks(statement):
         pieces.append(Plain(statement, tuple(temporaries)))
     else:
         pieces.append(statement)
+
+
+def _without_single_terms(stage: Stage) -> Stage:
+    """A reduction over one term as the term."""
+    if not stage.reductions or not all(is_one(axis.extent) for axis in stage.reductions):
+        return stage
+    plain = stage.at({axis.var: index(0) for axis in stage.reductions})
+    value = stage.combine(stage.initial, plain.value)
+    return dataclasses.replace(plain, value=value, combine=None, initial=None)
 
 
 def groups_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
