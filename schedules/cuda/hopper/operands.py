@@ -14,10 +14,12 @@ from tvm import tirx
 
 from ..intrinsics.ptx import kept
 from ..parameters import Parameters, long
+from . import sizes as fits
 from .plan import Plan
 
-#: Registers of a thread for sums and operands, so that nothing is spilled.
-_MOST = 164
+#: Registers of a thread for sums and operands, so that nothing is spilled; fewer where the epilogue
+#: is busy.
+_MOST, _MOST_BUSY = 164, 124
 
 
 def chunk_of(plan: Plan) -> tuple[int, bool]:
@@ -28,14 +30,17 @@ def chunk_of(plan: Plan) -> tuple[int, bool]:
     down, across = ("column", "row") if plan.sizes.swap else ("row", "column")
     extends = [operand.extends for operand in plan.problem.epilogue.operands]
     taken = plan.sizes.sums + 2 * plan.sizes.blocks * extends.count(down)
+    most = _MOST_BUSY if fits.busy(plan.problem) else _MOST
     for groups, ahead in ((8, True), (4, True), (4, False)):
-        if taken + 2 * groups * (1 + ahead) * extends.count(across) <= _MOST:
+        if taken + 2 * groups * (1 + ahead) * extends.count(across) <= most:
             return groups, ahead
     return 2, False
 
 
 class Operands:
     """Loads and elements of one tile's operands.
+
+    Where results are stored directly, `elements` is used only for what is inside.
 
     Args:
         plan: the kernel.
@@ -56,6 +61,7 @@ class Operands:
         self._extents = plan.extents(parameters.rows)
         self._column = column
         self._long_column = kept(long(column))
+        self._guarded = not plan.staged
         self._clips = plan.clips_columns
         self._rows = rows
         self._operands = list(zip(plan.problem.epilogue.operands, parameters.operands, strict=True))
@@ -90,8 +96,9 @@ class Operands:
         result = []
         for place, (operand, array) in enumerate(self._operands):
             if operand.extends == "matrix":
-                at = [self._row(self._rows[row]), self._column_of(group, second)]
-                result.append(array[tuple(reversed(at)) if self._swap else tuple(at)])
+                at = (self._row(self._rows[row]), self._place(group, second))
+                element = array[at[::-1] if self._swap else at]
+                result.append(element if self._guarded else self._if_inside(element, group, second))
             elif operand.extends == self._across:
                 result.append(self._chunks[group // self.chunk][place][group, second])
             else:
@@ -108,8 +115,8 @@ class Operands:
             if operand.extends == self._across:
                 for group in groups:
                     for second in range(2):
-                        column = self._column_of(group, second)
-                        elements[group, second] = kept(array[column])
+                        element = array[self._place(group, second)]
+                        elements[group, second] = kept(self._if_inside(element, group, second))
             loaded.append(elements)
         self._chunks[chunk] = loaded
 
@@ -117,9 +124,13 @@ class Operands:
         """The row, or the last one there is, as an index."""
         return long(tirx.Min(row, self._extents[0] - 1))
 
-    def _column_of(self, group: int, second: int) -> Any:
-        """The thread's column, or the last one there is, as an index."""
-        offset = group * 8 + second
+    def _place(self, group: int, second: int) -> Any:
+        """The thread's column as an index."""
+        return self._long_column + tirx.const(group * 8 + second, "int64")
+
+    def _if_inside(self, element: Any, group: int, second: int) -> Any:
+        """The element, where its column is inside of the result."""
         if not self._clips:
-            return self._long_column + tirx.const(offset, "int64")
-        return long(tirx.Min(self._column + offset, self._extents[1] - 1))
+            return element
+        inside = self._column + (group * 8 + second) < self._extents[1]
+        return tirx.if_then_else(inside, element, tirx.const(0, str(element.ty.dtype)))

@@ -149,14 +149,16 @@ def flaw(problem: Linear, architecture: Architecture, sizes: Sizes) -> str | Non
     return _cluster_flaw(problem, sizes)
 
 
+def busy(problem: Linear) -> bool:
+    """Whether the epilogue needs many addresses: it has matrices, or stores columns one by one."""
+    matrix = any(operand.extends == "matrix" for operand in problem.epilogue.operands)
+    return matrix or problem.outputs % 2 == 1
+
+
 def _most_sums(problem: Linear, sizes: Sizes) -> int:
-    """Elements of matrices are read one by one, and columns of an odd number are stored so."""
-    busy = problem.outputs % 2 == 1 or any(
-        operand.extends == "matrix" for operand in problem.epilogue.operands
-    )
     if promotes(problem, sizes):
-        return _MOST_PROMOTED_BUSY if busy else _MOST_PROMOTED
-    return _MOST_SUMS_BUSY if busy else _MOST_SUMS
+        return _MOST_PROMOTED_BUSY if busy(problem) else _MOST_PROMOTED
+    return _MOST_SUMS_BUSY if busy(problem) else _MOST_SUMS
 
 
 def _cluster_flaw(problem: Linear, sizes: Sizes) -> str | None:
