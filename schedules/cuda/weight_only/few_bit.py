@@ -59,7 +59,7 @@ class FewBit(WeightFormat):
         Raises:
             FewbitsError: ``no-layout`` where there is none, with the reason.
         """
-        reason = _refusal(tensor)
+        reason = refusal(tensor)
         if reason is not None:
             raise FewbitsError("no-layout", reason, hint="the tensor can be decoded to float16")
         group = _group(tensor)
@@ -235,7 +235,7 @@ def padded(outputs: int, inputs: int) -> tuple[int, int]:
     return -(-outputs // TILE) * TILE, -(-inputs // CHUNK) * CHUNK
 
 
-def _refusal(tensor: CompressedTensor) -> str | None:
+def refusal(tensor: CompressedTensor) -> str | None:
     """Why there is no layout for a tensor, or None."""
     if len(tensor.shape) != 2:
         return f"a weight has outputs and inputs, not the shape {tensor.shape}"

@@ -20,7 +20,7 @@ from ....schedules.cuda.dispatch import Chooser
 from ....schedules.cuda.template import Kernel
 from ...vm.attention import find_attention
 from .attention import emit_attention
-from .dense import decoded_linear, dense_linear
+from .dense import decoded_linear, dense_linear, few_bit_linear
 from .followers import Followers, Graph
 from .half_weights import fold_half_weights
 from .outliers import outlier_linear
@@ -29,7 +29,13 @@ from .selection import Selection
 
 Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 
-RULES: tuple[Rule, ...] = (quantized_linear, outlier_linear, dense_linear, decoded_linear)
+RULES: tuple[Rule, ...] = (
+    quantized_linear,
+    outlier_linear,
+    few_bit_linear,
+    dense_linear,
+    decoded_linear,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

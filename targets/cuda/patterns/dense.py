@@ -15,6 +15,8 @@ from ....ops.symbolic import extents_of
 from ....passes.layers import Layer
 from ....schedules.cuda.epilogue import plain
 from ....schedules.cuda.weight_format import Dense
+from ....schedules.cuda.weight_only import FewBit
+from ....schedules.cuda.weight_only.few_bit import refusal
 from .followers import Followers
 from .selection import Operands, Selection
 
@@ -39,6 +41,18 @@ def dense_linear(selection: Selection, layer: Layer, chain: Followers) -> relax.
     weight = layer.weight.astype(NUMPY_TYPES[selection.dtype])
     arrays = layout.pack(weight)
     return selection.linear(_floats(selection, layer), layout, arrays, weight.shape[0], chain)
+
+
+def few_bit_linear(selection: Selection, layer: Layer, chain: Followers) -> relax.Var | None:
+    """Weights of few bits, decoded inside the product; None for what has no such layout."""
+    tensor = layer.tensor
+    if not isinstance(tensor, CompressedTensor) or selection.dtype == "float32":
+        return None
+    if refusal(tensor) is not None:
+        return None
+    layout = FewBit.of(tensor)
+    operands = _floats(selection, layer)
+    return selection.linear(operands, layout, layout.pack(tensor), tensor.shape[0], chain)
 
 
 def decoded_linear(selection: Selection, layer: Layer, chain: Followers) -> relax.Var | None:

@@ -137,7 +137,7 @@ def _unscaled(
 ) -> tuple[relax.Expr, np.ndarray | None]:
     """What is quantized, as a value times a constant for each channel (smoothing), or as it is."""
     x: Any = activation.x
-    if x in selection.made:
+    if x in selection.made:  # the multiplication is part of a product's kernel already
         return selection.rewriter.map(x), None
     call: Any = selection.rewriter.values.get(x)
     if operator_of(call) == "relax.multiply":
@@ -145,12 +145,8 @@ def _unscaled(
             if isinstance(other, ir.GenericConst) and isinstance(value, relax.Var):
                 factors, length = as_array(other), int(x.ty.shape.values[-1])
                 same = bool(tvm_ffi.structural_equal(value.ty, x.ty))
-                new = selection.rewriter.map(value)
-                # A binding that stands for itself is part of an earlier product's kernel.
-                there = not (new.same_as(value) and value in selection.rewriter.values)
-                fits = factors.size == length and factors.shape[-1:] == (length,)
-                if same and fits and there:
-                    return new, factors.reshape(length)
+                if same and factors.size == length and factors.shape[-1:] == (length,):
+                    return selection.rewriter.map(value), factors.reshape(length)
     return selection.rewriter.map(x), None
 
 
