@@ -1,5 +1,16 @@
 """A GPU in software: the libraries that TVM's CUDA runtime calls, over an interpreter of PTX."""
 
 from .install import Checks, Statistics, fault, install, reporting, reset, statistics
+from .machine import LaunchError, launch
 
-__all__ = ["Checks", "Statistics", "fault", "install", "reporting", "reset", "statistics"]
+__all__ = [
+    "Checks",
+    "LaunchError",
+    "Statistics",
+    "fault",
+    "install",
+    "launch",
+    "reporting",
+    "reset",
+    "statistics",
+]

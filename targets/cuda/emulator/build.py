@@ -32,6 +32,16 @@ _FLAGS = (
 )
 
 
+#: Exact arithmetic, made for this machine: without its fused multiply-add every fma is a call.
+_CORE_FLAGS = (
+    "-mcpu=native",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-fno-math-errno",
+    "-Wno-pass-failed",
+)
+
+
 @functools.lru_cache
 def driver_libraries() -> tuple[Path, Path]:
     """What stands for libcuda and libcudart, in the order in which they have to be loaded.
@@ -57,7 +67,7 @@ def core_library() -> Path:
         FewbitsError: ``compiler-missing``, ``compiler-failed``.
     """
     sources = [*sorted((_HERE / "core").glob("*.c")), *sorted((_HERE / "tensor").glob("*.c"))]
-    return _library("libfewbits_gpu.so", sources, None, ["-lm", "-lpthread"])
+    return _library("libfewbits_gpu.so", sources, None, ["-lm", "-lpthread"], _CORE_FLAGS)
 
 
 def tvm_runtime(original: Path) -> Path:
@@ -75,11 +85,15 @@ def tvm_runtime(original: Path) -> Path:
 
 
 def _library(
-    name: str, sources: Sequence[Path], exports: Path | None, libraries: Sequence[str] = ()
+    name: str,
+    sources: Sequence[Path],
+    exports: Path | None,
+    libraries: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> Path:
     """A shared library; the folder it is in is named by all that decides what it is."""
     tool = compiler_command(None)
-    flags = [*_FLAGS, f"-Wl,-soname,{name}"]
+    flags = [*_FLAGS, *extra, f"-Wl,-soname,{name}"]
     headers = sorted(_HERE.glob("*/*.h"))
     zig = importlib.metadata.version("ziglang")
     digest = hashlib.sha256("\0".join([zig, *flags, *libraries]).encode())

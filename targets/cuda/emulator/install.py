@@ -233,7 +233,7 @@ def _program(image: bytes, number: int, specific: bool) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _translated(text: str) -> bytes:
-    from .ptx import translate
+    from .program import translate
 
     return translate(text)
 
