@@ -8,7 +8,7 @@ only at their own place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tvm_ffi
@@ -88,7 +88,29 @@ def emit_flat(stages: Sequence[Stage], private: Sequence[Any]) -> None:
         with when(None if known is not None and known % threads == 0 else position < size):
             places = bound(fused(outer, position))
             start = places.pop(inner.var, index(0)) * count
-            _emit_at(stages, places, inner, start, count, private)
+            _emit_at(stages, places, inner, start, count, private, {})
+
+
+def emit_element(
+    first: Stage,
+    after: Sequence[Stage],
+    places: Mapping[Any, Any],
+    held: Any,
+    private: Sequence[Any],
+) -> None:
+    """Store one element that a register holds, and what elementwise stages make of it.
+
+    Args:
+        first: what computed it.
+        after: stages over the same elements.
+        places: of the axes of `first`; those of extent 1 may lack.
+        held: the register.
+        private: buffers that nothing outside reads.
+    """
+    stages = [_on(first.spatial, stage) for stage in (first, *after)]
+    here = {axis.var: places.get(axis.var, index(0)) for axis in first.spatial}
+    none = Axis(tirx.Var("none", "int64"), index(1), False)
+    _emit_at(stages, here, none, index(0), 1, private, {first.buffer: held})
 
 
 def _on(axes: Sequence[Axis], stage: Stage) -> Stage:
@@ -112,17 +134,19 @@ def _emit_at(
     start: Any,
     count: int,
     private: Sequence[Any],
+    given: Mapping[Any, Any],
 ) -> None:
-    """The elements from `start` on along the innermost axis."""
+    """The elements from `start` on along the innermost axis; what is `given` is in registers."""
     known: dict[Any, Any] = {}
-
     for stage in stages:
         here = stage.at(places)
         hidden = any(stage.buffer.same_as(buffer) for buffer in private)
         needed = any(
             load.source.same_as(stage.buffer) for other in stages for load in loads(other.value)
         )
-        if stage.reductions:
+        if stage.buffer in given:
+            held = given[stage.buffer]
+        elif stage.reductions:
             held = gathered(here, {inner.var: start}, known)
         else:
             held = registers(count, working(dtype_of(stage.buffer)))

@@ -24,8 +24,10 @@ from .opaque import (
     own_temporaries,
     read_nest,
 )
+from .product_form import read_product
 from .row_form import read_rows
 from .rows import emit_rows
+from .tiles import emit_tiles
 
 #: Functions with this attribute have a schedule.
 SCHEDULED = "tirx.is_scheduled"
@@ -140,19 +142,23 @@ def groups_of(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 def _joins(group: Sequence[Piece], piece: Piece) -> bool:
     stages = [each for each in (*group, piece) if isinstance(each, Stage)]
-    whole = len(stages) == len(group) + 1
-    return whole and (read_rows(stages) is not None or is_flat(stages))
+    whole = len(stages) == len(group) + 1 and read_product(stages[-1]) is None
+    if not whole:
+        return False
+    return is_flat(stages) or (read_product(stages[0]) is None and read_rows(stages) is not None)
 
 
 def _emit(group: Sequence[Piece], private: Sequence[Any], architecture: Architecture) -> None:
     first = group[0]
     if isinstance(first, Stage):
         stages = [each for each in group if isinstance(each, Stage)]
-        chain = read_rows(stages)
-        if chain is None:
-            emit_flat(stages, private)
-        else:
+        chain, product = read_rows(stages), read_product(stages[0])
+        if product is not None:
+            emit_tiles(product, stages[1:], private)
+        elif chain is not None:
             emit_rows(chain, private)
+        else:
+            emit_flat(stages, private)
     elif isinstance(first, BlockNest):
         emit_nest(first)
     elif isinstance(first, Plain):
