@@ -44,6 +44,8 @@ static int choose(int32_t capability, int32_t specific) {
     made->capability = capability;
     made->specific = specific;
     core.fb_gpu_limits_for(capability, &made->limits);
+    /* What H100 allows functions that ask for it; modules.c has the rule. */
+    if (made->limits.max_cluster > 1) made->limits.max_cluster = 16;
     made->gpu = core.fb_gpu_create(&made->limits);
     if (!made->gpu) return fail(CUDA_OUT_OF_MEMORY, "no memory for a device");
     for (int i = 0; i < OPTIONS; ++i)

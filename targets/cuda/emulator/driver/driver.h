@@ -124,6 +124,7 @@ typedef struct stream stream;
 stream *find_stream(void *handle); /* NULL for none of that kind */
 graph *stream_graph(void *handle, int *error); /* into which it is captured, or NULL */
 int capture_forbids(const char *call); /* calls that no capture allows; invalidates captures */
+void end_captures(void);   /* as if they had never begun */
 graph *graph_create(void);
 void graph_release(graph *of);
 int graph_is_valid(const graph *of);

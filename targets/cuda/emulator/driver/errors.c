@@ -140,9 +140,10 @@ EXPORT int cudaGetLastError(void) {
     return error;
 }
 
-/* The device works again after a fault; its memory is as the kernel left it. */
+/* The device works again after a fault, and nothing is captured; memory is as the kernel left it. */
 EXPORT void fewbits_reset(void) {
     enter_always();
+    end_captures();
     memset(&sticky, 0, sizeof sticky);
     memset(&last, 0, sizeof last);
     memset(&executed, 0, sizeof executed);

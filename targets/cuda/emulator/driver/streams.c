@@ -47,6 +47,15 @@ static void end_capture(graph *into) {
         if (e->captured_in == into) e->captured_in = NULL;
 }
 
+void end_captures(void) {
+    for (stream *s = streams; s; s = s->next)
+        if (s->into && s->origin) {
+            graph *into = s->into;
+            end_capture(into);
+            graph_release(into);
+        }
+}
+
 int capture_forbids(const char *call) {
     int captured = 0;
     for (stream *s = streams; s; s = s->next)
