@@ -16,7 +16,7 @@ from .epilogue import Finish
 from .main_loop import Consumer
 from .plan import Memory, Plan
 from .producer import produce
-from .reduce import added
+from .reduce import added, finishing
 from .sizes import CONSUMER_REGISTERS, PRODUCER_REGISTERS
 from .tiles import Walk
 
@@ -136,7 +136,8 @@ def _tile(consumer: Consumer, parameters: Parameters, y_map: Any, number: Any, i
     row, column = consumer.walk.place(number)
     sizes = consumer.plan.sizes
     if sizes.split > 1:
-        column = kept(column + consumer.walk.rank * (sizes.groups * 8))
+        part = tirx.truncmod(consumer.walk.rank, sizes.finishers)
+        column = kept(column + part * (sizes.groups * 8))
     finish = Finish(consumer, parameters, y_map, kept(row + consumer.first_row), column)
 
     def all_issued() -> None:
@@ -144,7 +145,10 @@ def _tile(consumer: Consumer, parameters: Parameters, y_map: Any, number: Any, i
         finish.begin()
 
     sums = consumer.tile(all_issued)
-    finish.end(added(consumer, sums) if sizes.split > 1 else sums)
+    if sizes.split > 1:
+        sums = added(consumer, sums)
+    with finishing(consumer):
+        finish.end(sums)
 
 
 def _ping_pong(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:

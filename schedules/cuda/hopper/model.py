@@ -24,7 +24,13 @@ _NARROW = (8, 16, 32, 64, 128)
 _PROMOTED = 0.9
 
 #: Cooperating consumers leave the tensor cores idle while they finish a tile.
-_COOPERATIVE = 0.95
+_COOPERATIVE = 0.98
+
+#: What is hidden behind something slower still costs this share of its time.
+_HIDDEN = 0.1
+
+#: Bytes per second that one multiprocessor reads: 64 per cycle.
+_READ = 112e9
 
 
 def seconds(problem: Linear, architecture: Architecture, rows: int, sizes: Sizes) -> float:
@@ -46,8 +52,12 @@ def seconds(problem: Linear, architecture: Architecture, rows: int, sizes: Sizes
         efficiency=_efficiency(problem, sizes),
         cached=float(tiles * loads * padded * item),
     )
+    waves = math.ceil(tiles * sizes.split / architecture.multiprocessors)
+    reading = waves * loads * padded * item / sizes.split / _READ
+    multiplying = work.operations / cost.RATES[architecture.name].operations[work.unit]
     exchange = 1e-6 if sizes.split > 1 else 0.0
-    return cost.seconds(architecture, work) + exchange
+    slowest = max(cost.seconds(architecture, work), reading)
+    return slowest + _HIDDEN * (reading + multiplying) + exchange
 
 
 def _efficiency(problem: Linear, sizes: Sizes) -> float:

@@ -8,6 +8,7 @@ own, and while one finishes its tile the other multiplies.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from ..architecture import Architecture
@@ -84,9 +85,14 @@ class Sizes:
         return self.cluster_rows * self.cluster_columns * self.split
 
     @property
+    def finishers(self) -> int:
+        """Blocks of a split that finish a part of the columns: as many as share them evenly."""
+        return math.gcd(self.columns // 8, self.split)
+
+    @property
     def groups(self) -> int:
         """Groups of eight columns that a block finishes."""
-        return self.columns // 8 // self.split
+        return self.columns // 8 // self.finishers
 
     @property
     def stage_bytes(self) -> int:
@@ -171,8 +177,6 @@ def _cluster_flaw(problem: Linear, sizes: Sizes) -> str | None:
         return None
     if sizes.split not in (2, 4, 8) or shared_loads > 1 or sizes.schedule == "pingpong":
         return "K is split among 2, 4 or 8 blocks that share nothing else"
-    if sizes.columns % (8 * sizes.split):
-        return "each block of a split finishes whole groups of eight columns"
     if sizes.rows * sizes.columns * 4 > sizes.stages * sizes.stage_bytes:
         return "the stages do not hold the sums that blocks exchange"
     share = -(-steps(problem) // sizes.split)
