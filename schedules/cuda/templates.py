@@ -15,9 +15,9 @@ def templates() -> tuple[Template, ...]:
     from .hopper import Wgmma
     from .mma import Mma
     from .simt import Simt
-    from .weight_only import DecodeMma, Matvec, Skinny
+    from .weight_only import DecodeMma, DecodeWgmma, Matvec, Skinny
 
-    return (Wgmma(), Mma(), DecodeMma(), Skinny(), Matvec(), Simt())
+    return (Wgmma(), Mma(), DecodeWgmma(), DecodeMma(), Skinny(), Matvec(), Simt())
 
 
 def suitable(problem: Linear, architecture: Architecture) -> list[Template]:

@@ -19,19 +19,17 @@ import numpy as np
 from ....errors import FewbitsError
 from ....formats.compressed import CompressedTensor
 from ....formats.floating import Float, Specials
-from ....formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor
 from ....formats.integer import Integer
 from ....formats.parse import parse_format
-from ....formats.sparsity import Dense
 from ..weight_format import Array, WeightFormat
-from .planes import CHUNK, TILE, Plane, pack_plane, planes_of, unpack_plane
+from .grouping import expanded_of, group_of, refusal, relative_of, scales_of
+from .planes import TILE, Plane, pack_plane, padded, planes_of, unpack_plane
+
+__all__ = ["FewBit", "Kind", "ScaleType", "refusal"]
 
 ScaleType = Literal["float16", "float32"]
 #: How kernels turn a code into a number.
 Kind = Literal["integer", "float", "table"]
-
-# What `StoredScales.values` gives for a scale of 0.
-_NOTHING = 2.0**-126
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +60,10 @@ class FewBit(WeightFormat):
         reason = refusal(tensor)
         if reason is not None:
             raise FewbitsError("no-layout", reason, hint="the tensor can be decoded to float16")
-        group = _group(tensor)
+        group = group_of(tensor)
         scale: ScaleType = "float16"
         if group is not None:
-            relative, _ = _relative(_scales(tensor, group))
+            relative, _ = relative_of(scales_of(tensor, group))
             exact = relative.astype(np.float16).astype(np.float64) == relative
             scale = "float16" if exact.all() else "float32"
         zero_points = tensor.zero_points is not None
@@ -177,7 +175,7 @@ class FewBit(WeightFormat):
         codes = codes ^ np.uint8(self.middle if self.kind == "integer" else 0)
         codes = np.pad(codes, ((0, rows - outputs), (0, columns - inputs)))
         words = [pack_plane(plane, codes) for plane in self.planes]
-        relative, factors = _relative(_scales(tensor, self.group))
+        relative, factors = relative_of(scales_of(tensor, self.group))
         with np.errstate(over="ignore"):
             factors = np.pad(factors * self.levels()[1], (0, rows - outputs)).astype(np.float32)
         if not np.isfinite(factors).all():
@@ -187,7 +185,7 @@ class FewBit(WeightFormat):
             found_arrays.append(self._by_tile(relative, inputs).astype(self.scale))
         if self.zero_points:
             assert tensor.zero_points is not None
-            zeros = _expanded(tensor, tensor.zero_points, self.group) ^ np.uint8(self.middle)
+            zeros = expanded_of(tensor, tensor.zero_points, self.group) ^ np.uint8(self.middle)
             found_arrays.append(self._by_tile(zeros, inputs).astype(np.uint8))
         if self.has_table:
             found_arrays.append(self.levels()[0].astype(np.float16))
@@ -228,80 +226,3 @@ class FewBit(WeightFormat):
         groups = self.groups(columns)
         values = flat.reshape(-1, groups, 8, 2).transpose(0, 3, 2, 1).reshape(rows, groups)
         return np.repeat(values, self.group or columns, axis=1)[:, :columns]
-
-
-def padded(outputs: int, inputs: int) -> tuple[int, int]:
-    """Outputs and inputs as stored."""
-    return -(-outputs // TILE) * TILE, -(-inputs // CHUNK) * CHUNK
-
-
-def refusal(tensor: CompressedTensor) -> str | None:
-    """Why there is no layout for a tensor, or None."""
-    if len(tensor.shape) != 2:
-        return f"a weight has outputs and inputs, not the shape {tensor.shape}"
-    if 0 in tensor.shape:
-        return "a weight without elements needs no kernel"
-    if not 2 <= tensor.number_format.bits <= 8:
-        return f"codes of {tensor.number_format.bits} bits have a layout of their own"
-    if tensor.number_format.name.startswith("bcq"):
-        return "binary coding has a scale per plane, and kernels of its own"
-    if not isinstance(tensor.sparsity, Dense):
-        return f"a {tensor.sparsity.name} weight does not store every code"
-    granularity, inputs = tensor.granularity, tensor.shape[1]
-    if isinstance(granularity, PerTensor):
-        return None
-    if isinstance(granularity, PerChannel):
-        inside = granularity.axis in (0, -2)
-        return None if inside else "scales per input are no factor of an output"
-    if isinstance(granularity, PerGroup) and granularity.axis in (1, -1):
-        size = granularity.size
-        if size % TILE and size < inputs:
-            return f"groups of {size} inputs are no multiple of 16"
-        return None
-    if isinstance(granularity, PerBlock):
-        size = granularity.size
-        if size % inputs and (inputs % size or size % TILE):
-            return f"blocks of {size} do not divide rows of {inputs} into multiples of 16"
-        return None
-    return f"scales per {granularity} are no factor of an output or of a group of inputs"
-
-
-def _group(tensor: CompressedTensor) -> int | None:
-    """Inputs that share a scale, as kernels count them, or None where all do."""
-    size = getattr(tensor.granularity, "size", None)
-    if size is None or size >= tensor.shape[1]:
-        return None
-    return size if size % CHUNK == 0 else math.gcd(size, CHUNK)
-
-
-def _scales(tensor: CompressedTensor, group: int | None) -> np.ndarray:
-    """float64 [outputs, groups]; 0 where a group has nothing but zeros."""
-    scales = _expanded(tensor, tensor.scales.values().astype(np.float64), group)
-    return np.where(scales > _NOTHING, scales, 0.0)
-
-
-def _expanded(tensor: CompressedTensor, values: np.ndarray, group: int | None) -> np.ndarray:
-    """What scales have, [outputs, groups of `group` inputs]."""
-    outputs, inputs = tensor.shape
-    size: int | None = getattr(tensor.granularity, "size", None)
-    if isinstance(tensor.granularity, PerTensor):
-        return np.full((outputs, 1), values)
-    if isinstance(tensor.granularity, PerChannel) or size is None:
-        return values.reshape(outputs, 1)
-    if isinstance(tensor.granularity, PerBlock) and size >= inputs:
-        return np.repeat(values, size // inputs)[:outputs, None]
-    values = values.reshape(outputs, -1)
-    if group is None:
-        return values
-    return np.repeat(values, size // group, axis=1)[:, : -(-inputs // group)]
-
-
-def _relative(scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scales over a power of two per output that puts the largest below 1, and those powers.
-
-    With one scale an output, the scale itself is the factor.
-    """
-    if scales.shape[1] == 1:
-        return np.ones_like(scales), scales[:, 0]
-    powers = np.exp2(np.frexp(scales.max(axis=1))[1].astype(np.float64))
-    return scales / powers[:, None], powers

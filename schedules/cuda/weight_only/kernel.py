@@ -19,9 +19,9 @@ from ..intrinsics.mma import commit, wait
 from ..parameters import Parameters, barrier, held, launch, long
 from ..problem import Linear
 from .exchange import finish
-from .few_bit import FewBit, padded
+from .few_bit import FewBit
 from .lanes import Share, fill_table
-from .planes import CHUNK, TILE
+from .planes import CHUNK, TILE, padded
 from .products import add_chunk
 from .sizes import Sizes, Stage
 from .tokens import LINE, Tokens

@@ -13,8 +13,8 @@ from ..intrinsics.decode import Emitted, Number
 from ..intrinsics.mma import COPY, copy
 from ..parameters import Parameters, held, long
 from .decoder import Decoder
-from .few_bit import FewBit, padded
-from .planes import CHUNK, LANES, TILE
+from .few_bit import FewBit
+from .planes import CHUNK, LANES, TILE, padded
 from .sizes import Stage
 
 #: TVM's builder; its annotations are narrower than what it gives.

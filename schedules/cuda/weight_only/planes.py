@@ -98,6 +98,11 @@ def planes_of(bits: int, neighbours: bool = False) -> tuple[Plane, ...]:
     return _NEIGHBOURS if neighbours else _PLANES[bits]
 
 
+def padded(outputs: int, inputs: int) -> tuple[int, int]:
+    """Outputs and inputs as stored."""
+    return -(-outputs // TILE) * TILE, -(-inputs // CHUNK) * CHUNK
+
+
 def pack_plane(plane: Plane, codes: Codes) -> Words:
     """A plane of codes [outputs, inputs], multiples of a tile and a chunk, as a flat stream.
 

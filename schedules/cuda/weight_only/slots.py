@@ -10,9 +10,9 @@ from tvm.tirx.script import builder
 
 from ..intrinsics.decode import Number
 from ..parameters import Parameters, held, long
-from .few_bit import FewBit, padded
+from .few_bit import FewBit
 from .lanes import Tile, number_of
-from .planes import CHUNK, LANES, TILE
+from .planes import CHUNK, LANES, TILE, padded
 
 #: TVM's builder; its annotations are narrower than what it gives.
 T: Any = builder

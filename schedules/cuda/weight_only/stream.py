@@ -21,9 +21,9 @@ from ..intrinsics.mma import commit, wait
 from ..parameters import Parameters, barrier, held, launch, long
 from ..problem import Linear
 from .exchange import finish, sums_bytes
-from .few_bit import FewBit, padded
+from .few_bit import FewBit
 from .lanes import fill_table
-from .planes import CHUNK, LANES, TILE
+from .planes import CHUNK, LANES, TILE, padded
 from .products import add_chunk
 from .slots import Slot, Source
 from .tokens import LINE, Tokens, parts

@@ -14,12 +14,13 @@ from ..architecture import Architecture
 from ..cost import Work, seconds
 from ..problem import Linear
 from ..template import Kernel
-from .few_bit import FewBit, padded
+from .few_bit import FewBit
 from .kernel import kernel
-from .planes import TILE
+from .planes import TILE, padded
 from .sizes import Sizes, Stage, fits
 from .stream import StreamSizes, stream, stream_fits
 from .tokens import parts
+from .warpgroup import OUTPUTS, WarpgroupSizes, warpgroup
 
 #: 32-bit words: a launch's blocks and the kernels' indices of tiles stay below it.
 _WORDS = 1 << 31
@@ -50,7 +51,7 @@ class _MmaSync:
                     if not 4 <= across * along <= 8:
                         continue
                     for tiles in (1, 2):
-                        for stages in (3, 4, 6):
+                        for stages in (4, 3, 6):
                             sizes = Sizes(tokens, across, along, tiles, stages)
                             if fits(problem, architecture, sizes):
                                 yield sizes
@@ -166,6 +167,63 @@ class Matvec:
     ) -> Kernel:
         """The kernel. Its sums are float32, in an order that depends on the sizes only."""
         return Kernel(name, stream(problem, sizes, name), architecture, "tirx", "HMMA")
+
+
+class DecodeWgmma:
+    """Many rows on Hopper: codes decoded in registers meet up to 256 tokens of a TMA ring."""
+
+    name = "decode-wgmma"
+
+    def refusal(self, problem: Linear, architecture: Architecture) -> str | None:
+        """Why the template has no kernel for a product, or None where it has one."""
+        if not architecture.has_wgmma:
+            return f"{architecture.name} has no wgmma"
+        if problem.activation not in ("float16", "bfloat16"):
+            return f"wgmma does not multiply few-bit weights with {problem.activation}"
+        if problem.inputs % 8:
+            return f"the copy engine needs rows of 16 bytes, not {problem.inputs} inputs"
+        return _refusal(problem)
+
+    def space(self, problem: Linear, architecture: Architecture) -> Iterator[WarpgroupSizes]:
+        """Every choice of sizes that makes a valid kernel, in a fixed order."""
+        for tokens in (32, 64, 128, 192, 256):
+            for stages in (4, 6, 3):
+                sizes = WarpgroupSizes(tokens, stages)
+                if sizes.shared_bytes(problem) <= architecture.shared_memory:
+                    yield sizes
+
+    def rule(self, problem: Linear, architecture: Architecture, rows: int) -> WarpgroupSizes:
+        """The cheapest by the cost model."""
+        return min(
+            self.space(problem, architecture),
+            key=lambda sizes: self.seconds(problem, architecture, rows, sizes),
+        )
+
+    def seconds(
+        self, problem: Linear, architecture: Architecture, rows: int, sizes: WarpgroupSizes
+    ) -> float:
+        """The cost model: a step's decoding is hidden where its product takes longer."""
+        layout: Any = problem.weight
+        down, across = _blocks(problem, rows, sizes.tokens, OUTPUTS)
+        width = padded(1, problem.inputs)[1]
+        registers = 256 * min(255, 80 + sizes.tokens // 2)
+        work = Work(
+            "wgmma16",
+            operations=2.0 * down * across * OUTPUTS * sizes.tokens * width,
+            traffic=_bytes(problem) + rows * (2 * problem.inputs + 2 * problem.outputs),
+            blocks=down * across,
+            resident=_resident(architecture, sizes.shared_bytes(problem), 256, registers),
+            in_flight=(sizes.stages - 1) * sizes.stage_bytes + 2 * OUTPUTS * 8 * layout.bits,
+            efficiency=0.85 * sizes.tokens / (sizes.tokens + _DECODE * 16),
+            cached=float(down * across) * sizes.tokens * width * 2 + float(down) * _bytes(problem),
+        )
+        return seconds(architecture, work)
+
+    def build(
+        self, problem: Linear, architecture: Architecture, sizes: WarpgroupSizes, name: str
+    ) -> Kernel:
+        """The kernel. Its sums are float32, in the order of the inputs."""
+        return Kernel(name, warpgroup(problem, sizes, name), architecture, "tirx", "HGMMA")
 
 
 def _refusal(problem: Linear) -> str | None:

@@ -14,7 +14,8 @@ from fewbits.formats.granularity import (
     PerTensor,
 )
 from fewbits.formats.parse import parse_format
-from fewbits.schedules.cuda.weight_only.few_bit import FewBit, padded
+from fewbits.schedules.cuda.weight_only.few_bit import FewBit
+from fewbits.schedules.cuda.weight_only.planes import padded
 
 EXACT = [
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(2, 9)),
