@@ -14,9 +14,31 @@ from ....errors import FewbitsError
 from .build import core_library
 from .program import translate
 
+#: CU_TENSOR_MAP_DATA_TYPE_..., by the names of numpy and ml_dtypes; 8-bit types are all UINT8.
+_DATA_TYPES = {
+    "uint16": 1, "uint32": 2, "int32": 3, "uint64": 4, "int64": 5, "float16": 6, "float32": 7,
+    "float64": 8, "bfloat16": 9,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorMap:
+    """A tensor map as an argument, over a whole contiguous array.
+
+    Attributes:
+        array: up to five dimensions, outermost first.
+        box: what one copy moves, in elements, outermost first.
+        swizzle: CU_TENSOR_MAP_SWIZZLE_...: 0 none, 1 32 bytes, 2 64 bytes, 3 128 bytes.
+    """
+
+    array: np.ndarray
+    box: tuple[int, ...]
+    swizzle: int = 0
+
+
 #: What a kernel takes: arrays are passed as addresses and changed in place; numpy scalars and bytes
 #: as they are; Python's int as 32 bits (64 where it needs them), float as f32.
-Argument = Union[np.ndarray, np.generic, bytes, int, float]
+Argument = Union[np.ndarray, np.generic, TensorMap, bytes, int, float]  # noqa: UP007
 
 STATUS = (
     "ok", "invalid-image", "invalid-launch", "illegal-address", "misaligned", "uninitialised",
@@ -104,6 +126,7 @@ def _core() -> ctypes.CDLL:
     library.fb_program_kernel.restype = pointer
     library.fb_program_kernel.argtypes = [pointer, text]
     library.fb_kernel_get_attributes.argtypes = [pointer, pointer]
+    library.fb_tensor_map_encode.restype = text
     library.fb_launch.argtypes = [pointer, pointer, pointer, pointer, ctypes.c_size_t]
     return library
 
@@ -202,19 +225,47 @@ def _three(counts: int | Sequence[int]) -> ctypes.Array[ctypes.c_uint32]:
     values = [counts] if isinstance(counts, int) else list(counts)
     if values == [0]:
         return (ctypes.c_uint32 * 3)(0, 0, 0)
-    return (ctypes.c_uint32 * 3)(*(values + [1, 1])[:3])
+    return (ctypes.c_uint32 * 3)(*[*values, 1, 1][:3])
+
+
+def _register(core: ctypes.CDLL, gpu: int, array: np.ndarray, label: str) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{label} is not contiguous")
+    address = array.ctypes.data
+    if array.nbytes and core.fb_gpu_register(gpu, address, address, array.nbytes, label.encode()):
+        raise ValueError(f"{label} overlaps another one")
+    return address
+
+
+def _tensor_map(core: ctypes.CDLL, wanted: TensorMap, address: int) -> bytes:
+    array, rank = wanted.array, wanted.array.ndim
+    room = ctypes.create_string_buffer(128 + 64)
+    start = ctypes.addressof(room)
+    start += -start % 64
+    error = core.fb_tensor_map_encode(
+        ctypes.c_void_p(start),
+        _DATA_TYPES.get(array.dtype.name, 0),
+        rank,
+        ctypes.c_uint64(address),
+        (ctypes.c_uint64 * rank)(*reversed(array.shape)),
+        (ctypes.c_uint64 * max(1, rank - 1))(*list(reversed(array.strides))[1:]),
+        (ctypes.c_uint32 * rank)(*reversed(wanted.box)),
+        (ctypes.c_uint32 * rank)(*([1] * rank)),
+        0,
+        wanted.swizzle,
+        0,
+        0,
+    )
+    if error:
+        raise ValueError(error.decode())
+    return ctypes.string_at(start, 128)
 
 
 def _argument(core: ctypes.CDLL, gpu: int, argument: Argument, size: int, label: str) -> Any:
     if isinstance(argument, np.ndarray):
-        if not argument.flags.c_contiguous:
-            raise ValueError(f"{label} is not contiguous")
-        address = argument.ctypes.data
-        if argument.nbytes and core.fb_gpu_register(
-            gpu, address, address, argument.nbytes, label.encode()
-        ):
-            raise ValueError(f"{label} overlaps another one")
-        data = address.to_bytes(8, "little")
+        data = _register(core, gpu, argument, label).to_bytes(8, "little")
+    elif isinstance(argument, TensorMap):
+        data = _tensor_map(core, argument, _register(core, gpu, argument.array, label))
     elif isinstance(argument, np.generic):
         data = argument.tobytes()
     elif isinstance(argument, int):

@@ -176,11 +176,12 @@ static bool run_cluster(fb_run *run) {
                 if (w->live && !turn(w, &worked)) return false;
             }
         ++run->round;
+        bool pending = fb_async_pending(run); /* what lands now can wake somebody up */
         if (!fb_run_async(run)) return false;
         if (run->status) return false;
         bool polling = worked && run->statistics.warp_instructions - before < 64;
         idle = polling ? idle + 1 : 0;
-        if ((!worked && !fb_async_pending(run) && alive(run)) || idle > MAX_ROUNDS_POLLING) {
+        if ((!worked && !pending && alive(run)) || idle > MAX_ROUNDS_POLLING) {
             /* Barriers may have been released by the last warp of the round. */
             bool ready = false;
             for (uint32_t b = 0; b < run->blocks_per_cluster && !ready; ++b)
