@@ -21,6 +21,7 @@ from ...schedules.cuda.architecture import Architecture
 from ...schedules.cuda.template import Kernel
 from ..mcu.toolchain import cache_folder
 from . import driver
+from .source import separated
 from .toolchain import find_nvcc, run_tool
 
 # Warning 177 is about variables that are never used: TVM's printer leaves some.
@@ -167,7 +168,7 @@ def _callback(source: str) -> bytes:
     if target is None:
         raise ValueError("CUDA is compiled inside of `with target:` only")
     try:
-        return fatbin(source, str(target.arch), *_also.names)
+        return fatbin(separated(source), str(target.arch), *_also.names)
     except FewbitsError as error:
         _failure.error = error
         raise
