@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 from ...stages.fuse import inline
 from ...stages.program import Program, Stage, constant, is_one, loads, read_stage
 from ..architecture import Architecture
+from .arg_rows import emit_arg_rows, read_arg_rows
 from .flat import emit_flat, is_flat
 from .launch import function_body, index
 from .opaque import (
@@ -28,6 +29,7 @@ from .product_form import read_product
 from .row_form import read_rows
 from .rows import emit_rows
 from .tiles import emit_tiles
+from .transpose import emit_turned, read_turned
 
 #: Functions with this attribute have a schedule.
 SCHEDULED = "tirx.is_scheduled"
@@ -153,14 +155,21 @@ def _emit(group: Sequence[Piece], private: Sequence[Any], architecture: Architec
     if isinstance(first, Stage):
         stages = [each for each in group if isinstance(each, Stage)]
         chain, product = read_rows(stages), read_product(stages[0])
+        turned = read_turned(stages[0])
         if product is not None:
             emit_tiles(product, stages[1:], private)
         elif chain is not None:
             emit_rows(chain, private)
+        elif turned is not None:
+            emit_turned(turned, stages[1:], private)
         else:
             emit_flat(stages, private)
     elif isinstance(first, BlockNest):
-        emit_nest(first)
+        arg = read_arg_rows(first)
+        if arg is None:
+            emit_nest(first)
+        else:
+            emit_arg_rows(arg)
     elif isinstance(first, Plain):
         emit_plain(first)
     else:

@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from ...stages.access import reads_along
-from ...stages.program import Axis, Stage, constant, substitute, total
+from ...stages.program import Axis, Stage, constant, is_one, substitute, total
 from .flat import emit_element
 from .launch import (
     barrier,
@@ -56,7 +56,8 @@ def emit_tiles(product: Product, after: Sequence[Stage], private: Sequence[Any])
         tile = T.Bind(block // across)
         column = T.Bind(block % across * _TILE)
         row = T.Bind(tile % down * _TILE)
-        places = bound(fused(product.outer, tile // down))
+        places = {a.var: index(0) for a in product.stage.axes if is_one(a.extent)}
+        places |= bound(fused(product.outer, tile // down))
         dtype = gathering(dtype_of(product.stage.buffer))
         sums = registers(_EACH * _EACH, dtype)
         initial = cast(dtype, widen(product.stage.initial))

@@ -76,6 +76,12 @@ MOVES: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
     ),
     "running sum": (lambda emit, x: emit(R.cumsum(x, 1)), lambda x: np.cumsum(x, 1), (4, 9)),
     "arg-max": (lambda emit, x: emit(R.argmax(x, 1)), lambda x: x.argmax(1), (5, 300)),
+    "long arg-max": (lambda emit, x: emit(R.argmax(x, 1)), lambda x: x.argmax(1), (3, 4097)),
+    "arg-min of equals": (
+        lambda emit, x: emit(R.argmin(emit(R.round(x)), 1)),
+        lambda x: np.rint(x).argmin(1),
+        (9, 1300),
+    ),
     "arg-min of rows": (lambda emit, x: emit(R.argmin(x, 0)), lambda x: x.argmin(0), (5, 30)),
     "sort": (lambda emit, x: emit(R.sort(x)), lambda x: np.sort(x), (4, 19)),
     "where": (
@@ -91,6 +97,14 @@ def test_moves(scheduled: Any, name: str) -> None:
     write, meaning, shape = MOVES[name]
     x = numbers(*shape)
     np.testing.assert_allclose(scheduled(write, shape)(x)[0], meaning(x), rtol=1e-6)
+
+
+def test_transposes_go_through_shared_memory(scheduled: Any) -> None:
+    built = scheduled(lambda emit, x: emit(R.permute_dims(x, [0, 2, 1])), ("n", 64, "t"))
+    (kernel,) = built.kernels.values()
+    assert "alloc_shared" in kernel.script()
+    x = numbers(2, 64, 37)
+    np.testing.assert_array_equal(built(x)[0], x.transpose(0, 2, 1))
 
 
 def test_topk(scheduled: Any) -> None:
@@ -150,13 +164,17 @@ def test_products(scheduled: Any, left: Any, right: Any, dtype: str) -> None:
     np.testing.assert_allclose(built(x, y)[0], want, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_convolutions(scheduled: Any, groups: int) -> None:
-    x, w = numbers(2, 4, 9, 11), numbers(16, 4 // groups, 3, 3, seed=1)
+@pytest.mark.parametrize(
+    ("image", "weight", "groups", "padding"),
+    [((2, 4, 9, 11), (16, 4, 3, 3), 1, 1), ((2, 4, 9, 11), (16, 1, 3, 3), 4, 1),
+     ((1, 16, 10, 10), (24, 16, 1, 1), 1, 0), ((1, 8, 12, 12), (24, 8, 3, 3), 1, 1)],
+)  # fmt: skip
+def test_convolutions(scheduled: Any, image: Any, weight: Any, groups: int, padding: int) -> None:
+    x, w = numbers(*image), numbers(*weight, seed=1)
     built = scheduled(
-        lambda emit, x, w: emit(R.nn.conv2d(x, w, strides=2, padding=1, groups=groups)),
-        x.shape,
-        w.shape,
+        lambda emit, x, w: emit(R.nn.conv2d(x, w, strides=2, padding=padding, groups=groups)),
+        image,
+        weight,
     )
-    want = F.conv2d(torch.tensor(x), torch.tensor(w), stride=2, padding=1, groups=groups)
+    want = F.conv2d(torch.tensor(x), torch.tensor(w), stride=2, padding=padding, groups=groups)
     np.testing.assert_allclose(built(x, w)[0], want, rtol=1e-4, atol=1e-5)
