@@ -37,7 +37,8 @@ def seconds(problem: Linear, architecture: Architecture, rows: int, sizes: Sizes
     """About how long a launch with so many rows takes."""
     item = wgmma.Kind(problem.activation, problem.activation).item
     down, across = (problem.outputs, rows) if sizes.swap else (rows, problem.outputs)
-    tiles = math.ceil(down / sizes.rows) * math.ceil(across / sizes.columns)
+    tiles = math.ceil(down / (sizes.rows * sizes.cluster_rows)) * sizes.cluster_rows
+    tiles *= math.ceil(across / (sizes.columns * sizes.cluster_columns)) * sizes.cluster_columns
     padded = fits.steps(problem) * tma.ROW // item
     loads = sizes.rows / sizes.cluster_columns + sizes.columns / sizes.cluster_rows
     traffic = (rows + problem.outputs) * problem.inputs * item
@@ -92,7 +93,7 @@ def _options(problem: Linear, architecture: Architecture, rows: int) -> list[Siz
         ):
             found.append(base)
     for columns in _NARROW:
-        if columns < 2 * rows and rows <= 128:
+        if columns < max(2 * rows, 9) and rows <= 128:
             for split in (1, 2, 4, 8):
                 for rows_of_tile in (64, 128):
                     found.append(Sizes(rows_of_tile, columns, 0, split=split, swap=True))

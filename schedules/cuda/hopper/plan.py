@@ -60,11 +60,6 @@ class Plan:
         return fits.steps(self.problem)
 
     @property
-    def share(self) -> int:
-        """Stages of each block of a split; the last one's may be fewer."""
-        return -(-self.steps // self.sizes.split)
-
-    @property
     def left_box(self) -> tuple[int, int]:
         """Rows and elements of K that one copy of the left operand moves."""
         return self.sizes.rows // self.sizes.cluster_columns, self.step

@@ -179,7 +179,6 @@ def _cluster_flaw(problem: Linear, sizes: Sizes) -> str | None:
         return "K is split among 2, 4 or 8 blocks that share nothing else"
     if sizes.rows * sizes.columns * 4 > sizes.stages * sizes.stage_bytes:
         return "the stages do not hold the sums that blocks exchange"
-    share = -(-steps(problem) // sizes.split)
-    if share * (sizes.split - 1) >= steps(problem):
+    if sizes.split > steps(problem):
         return "a block of the split would have nothing to add"
     return None

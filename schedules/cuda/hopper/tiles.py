@@ -106,15 +106,18 @@ class Walk:
         """The first tile of K that the block adds."""
         if self.plan.sizes.split == 1:
             return tirx.const(0, "int32")
-        return self.rank * self.plan.share
+        return self._step_of(self.rank)
 
     @property
     def steps(self) -> Any:
         """How many tiles of K the block adds."""
-        plan = self.plan
-        if plan.steps % plan.sizes.split == 0:
-            return tirx.const(plan.share, "int32")
-        return tirx.Min(plan.steps - self.first_step, tirx.const(plan.share, "int32"))
+        if self.plan.sizes.split == 1:
+            return tirx.const(self.plan.steps, "int32")
+        return self._step_of(self.rank + 1) - self._step_of(self.rank)
+
+    def _step_of(self, rank: Any) -> Any:
+        """Where the share of a block of a split begins: shares differ by one at most."""
+        return tirx.truncdiv(rank * self.plan.steps, self.plan.sizes.split)
 
 
 def _counts(plan: Plan, m: Any) -> tuple[Any, Any]:
