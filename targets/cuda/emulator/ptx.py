@@ -215,7 +215,11 @@ def parse(text: str) -> Module:
     Raises:
         FewbitsError: ``ptx-syntax``, with the line.
     """
-    return _Parser(text).module()
+    parser = _Parser(text)
+    try:
+        return parser.module()
+    except RecursionError as error:
+        raise parser.fail("too deeply nested") from error
 
 
 _ESCAPED = ("word", "mark", "text")
@@ -233,8 +237,8 @@ class _Parser:
             else:
                 self.tokens.append(match.group())
                 self.lines.append(line)
-        self.tokens.append("")
-        self.lines.append(line)
+        self.tokens += ["", ""]
+        self.lines += [line, line]
         self.at = 0
         self.scope = Scope()
         self.function: Function | None = None

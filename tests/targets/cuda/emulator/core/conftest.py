@@ -52,7 +52,9 @@ def one() -> Callable[..., np.ndarray]:
                 body += f"ld.global.b{bits} {register}, [%rd{20 + n}];\n"
         bits = 8 * out.itemsize
         store = f"st.global.b{bits} [%rd20], %{WIDTHS[str(max(16, bits))]}30;"
-        launch(kernel(f"{body}{text}\n{store}", ",".join(["u64"] * len(arrays))), "k", 1, 32, arrays)
+        launch(
+            kernel(f"{body}{text}\n{store}", ",".join(["u64"] * len(arrays))), "k", 1, 32, arrays
+        )
         return out
 
     return run

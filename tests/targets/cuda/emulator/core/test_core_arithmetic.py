@@ -15,7 +15,10 @@ X64 = np.concatenate([X32[:16].astype(np.int64), RNG.integers(-(2**62), 2**62, 1
 Y64 = np.roll(X64, 5)
 X16, Y16 = X32.astype(np.int16), Y32.astype(np.int16)
 F32 = np.concatenate(
-    [np.array([0, -0.0, 1, -1.5, np.inf, -np.inf, 1e-40, 3e38], "f4"), RNG.normal(size=24).astype("f4")]
+    [
+        np.array([0, -0.0, 1, -1.5, np.inf, -np.inf, 1e-40, 3e38], "f4"),
+        RNG.normal(size=24).astype("f4"),
+    ]
 )
 G32 = np.roll(F32, 5)
 H32 = np.roll(F32, 11)
@@ -113,7 +116,9 @@ def test_shifts_beyond_the_width(one) -> None:
     x = X32.view("u4")
     left = np.where(amounts > 31, 0, x << (amounts & 31))
     same(one("shl.b32 $d, $a, $b;", "u4", x, amounts), left)
-    same(one("shr.u32 $d, $a, $b;", "u4", x, amounts), np.where(amounts > 31, 0, x >> (amounts & 31)))
+    same(
+        one("shr.u32 $d, $a, $b;", "u4", x, amounts), np.where(amounts > 31, 0, x >> (amounts & 31))
+    )
     same(one("shr.s32 $d, $a, $b;", "i4", X32, amounts), X32 >> np.minimum(amounts, 31))
 
 
@@ -124,9 +129,14 @@ def test_bits(one) -> None:
     same(one("not.b32 $d, $a;", "u4", x), ~x)
     same(one("popc.b32 $d, $a;", "u4", x), [bin(v).count("1") for v in x.tolist()] + np.zeros(32))
     same(one("clz.b32 $d, $a;", "u4", x), np.array([32 - v.bit_length() for v in x.tolist()]))
-    same(one("brev.b32 $d, $a;", "u4", x), np.array([int(f"{v:032b}"[::-1], 2) for v in x.tolist()]))
+    same(
+        one("brev.b32 $d, $a;", "u4", x), np.array([int(f"{v:032b}"[::-1], 2) for v in x.tolist()])
+    )
     both = (y.astype("u8") << np.uint64(32)) | x
-    same(one("shf.r.wrap.b32 $d, $a, $b, 9;", "u4", x, y), both >> np.uint64(9) & np.uint64(2**32 - 1))
+    same(
+        one("shf.r.wrap.b32 $d, $a, $b, 9;", "u4", x, y),
+        both >> np.uint64(9) & np.uint64(2**32 - 1),
+    )
     same(one("shf.l.wrap.b32 $d, $a, $b, 9;", "u4", x, y), (both << np.uint64(9)) >> np.uint64(32))
     same(one("bfe.u32 $d, $a, 5, 11;", "u4", x), x >> 5 & 2047)
     same(one("bfe.s32 $d, $a, 5, 11;", "i4", x), (X32 << 16) >> 21)

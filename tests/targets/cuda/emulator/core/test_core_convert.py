@@ -13,9 +13,7 @@ F32 = np.concatenate(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("f16", "f2"), ("bf16", ml_dtypes.bfloat16)]
-)
+@pytest.mark.parametrize(("name", "kind"), [("f16", "f2"), ("bf16", ml_dtypes.bfloat16)])
 def test_narrow_floats(one, name, kind) -> None:
     with np.errstate(over="ignore"):
         want = F32.astype(kind)
@@ -40,7 +38,12 @@ def test_fp8_pairs_saturate(one, name, kind) -> None:
 
 def test_float_to_integer(one) -> None:
     x = F32.astype("f8")
-    for mode, function in {"rzi": np.trunc, "rni": np.rint, "rmi": np.floor, "rpi": np.ceil}.items():
+    for mode, function in {
+        "rzi": np.trunc,
+        "rni": np.rint,
+        "rmi": np.floor,
+        "rpi": np.ceil,
+    }.items():
         got = one(f"cvt.{mode}.s32.f32 $d, $a;", "i4", F32)
         np.testing.assert_array_equal(got, function(x))
         same = one(f"cvt.{mode}.f32.f32 $d, $a;", "f4", F32)
