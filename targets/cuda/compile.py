@@ -22,7 +22,7 @@ from ...schedules.cuda.template import Kernel
 from ..mcu.toolchain import cache_folder
 from . import driver
 from .source import separated
-from .toolchain import find_nvcc, run_tool
+from .toolchain import check_host_compiler, find_nvcc, run_tool
 
 # Warning 177 is about variables that are never used: TVM's printer leaves some.
 _FLAGS = (
@@ -145,6 +145,7 @@ def fatbin(source: str, *architectures: str) -> bytes:
     found = _load(path)
     if found is not None:
         return found
+    check_host_compiler()
     with tempfile.TemporaryDirectory(prefix="fewbits-nvcc-") as name:
         folder = Path(name)
         (folder / _SOURCE).write_text(source, encoding="utf-8")

@@ -12,7 +12,7 @@ from ...schedules.cuda.architecture import ARCHITECTURES, Architecture
 from ...schedules.cuda.template import Kernel
 from . import driver, emulator
 from .compile import compile_kernels
-from .toolchain import find_nvcc
+from .toolchain import check_host_compiler, find_nvcc
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,7 @@ def no_compiler() -> str | None:
     """Why kernels cannot be compiled here, or None where they can."""
     try:
         find_nvcc()
+        check_host_compiler()
     except FewbitsError as error:
         return str(error)
     return None
@@ -70,6 +71,7 @@ def unavailable(architecture: str = "sm_90a") -> str | None:
     """Why kernels of this architecture cannot be compiled and run here, or None where they can."""
     try:
         find_nvcc()
+        check_host_compiler()
         open_gpu(architecture)
     except FewbitsError as error:
         if error.code in ("compiler-missing", "wrong-gpu", "no-cuda-runtime"):

@@ -84,9 +84,12 @@ def _find_nvcc(chosen: str | None, path: str | None) -> Nvcc:
             seen.append(f"{candidate} does not run")
             continue
         nvcc = Nvcc(_program(candidate), release)
-        if nvcc.version >= OLDEST:
+        if nvcc.version < OLDEST:
+            seen.append(f"{candidate} is version {release}")
+        elif missing := _missing_parts(nvcc):
+            seen.append(f"{candidate} lacks {', '.join(missing)}")
+        else:
             return nvcc
-        seen.append(f"{candidate} is version {release}")
     oldest = ".".join(map(str, OLDEST))
     found_text = f" ({'; '.join(seen)})" if seen else ""
     raise FewbitsError(
@@ -95,6 +98,22 @@ def _find_nvcc(chosen: str | None, path: str | None) -> Nvcc:
         where=VARIABLE if chosen else None,
         hint=_INSTALL,
     )
+
+
+def check_host_compiler() -> None:
+    """nvcc reads the host's C++ headers, for which it runs the host's compiler.
+
+    Raises:
+        FewbitsError: ``compiler-missing``.
+    """
+    chosen = os.environ.get("NVCC_CCBIN")
+    if shutil.which(chosen or "gcc") is None:
+        raise FewbitsError(
+            "compiler-missing",
+            f"nvcc needs the host's C++ compiler, and there is no {chosen or 'gcc'}",
+            where="NVCC_CCBIN" if chosen else "PATH",
+            hint="install g++ (apt install g++, dnf install gcc-c++), or name one in NVCC_CCBIN",
+        )
 
 
 def disassembler(name: str) -> Path | None:
@@ -180,6 +199,15 @@ def pip_library(name: str) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     return None
+
+
+def _missing_parts(nvcc: Nvcc) -> list[str]:
+    """What pip's packages for the rest would have put beside pip's nvcc."""
+    root = nvcc.path.parent.parent
+    if nvcc.path.parent not in _pip_folders("bin"):
+        return []
+    parts = ("bin/ptxas", "nvvm/bin/cicc", "include/cuda_runtime.h", "include/crt/host_config.h")
+    return [part for part in parts if not (root / part).is_file()]
 
 
 @functools.lru_cache

@@ -46,6 +46,7 @@ def test_order_is_variable_pip_path_toolkit(bare: pytest.MonkeyPatch, tmp_path: 
     releases = {place: f"13.{number}.1" for number, place in enumerate(places)}
     for place in places:
         _program(tmp_path / place, releases[place])
+    bare.setattr(toolchain, "_missing_parts", lambda nvcc: [])
     steps = {
         "toolkit": lambda: bare.setattr(toolchain, "_SYSTEM", tmp_path / "toolkit"),
         "path": lambda: bare.setenv("PATH", str(tmp_path / "path")),
@@ -69,6 +70,33 @@ def test_a_compiler_that_is_too_old_is_passed_over(
     bare.setattr(toolchain, "_SYSTEM", tmp_path / "toolkit")
     toolchain._find_nvcc.cache_clear()
     assert toolchain.find_nvcc().version == (12, 0)
+
+
+def test_pips_compiler_without_its_parts_is_passed_over(
+    bare: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = tmp_path / "nvidia" / "cu13"
+    _program(root / "bin", "13.0.88")
+    _program(root / "bin", "", "ptxas")
+    bare.setattr(toolchain, "_pip_folders", lambda name: [root / name])
+    with pytest.raises(FewbitsError, match="lacks nvvm/bin/cicc, include/cuda_runtime"):
+        toolchain.find_nvcc()
+    for part in ("nvvm/bin/cicc", "include/cuda_runtime.h", "include/crt/host_config.h"):
+        (root / part).parent.mkdir(parents=True, exist_ok=True)
+        (root / part).write_text("")
+    toolchain._find_nvcc.cache_clear()
+    assert toolchain.find_nvcc().path == root / "bin" / "nvcc"
+
+
+def test_the_hosts_compiler_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("NVCC_CCBIN", raising=False)
+    with pytest.raises(FewbitsError, match="no gcc") as caught:
+        toolchain.check_host_compiler()
+    assert "apt install g++" in str(caught.value.hint)
+    _program(tmp_path, "", "my-gcc")
+    monkeypatch.setenv("NVCC_CCBIN", "my-gcc")
+    toolchain.check_host_compiler()
 
 
 @pytest.mark.parametrize("chosen", ["/nowhere/nvcc", "no-such-nvcc"])
