@@ -166,7 +166,7 @@ static bool read_code(reader *r, fb_kernel *k, char *error, size_t error_size) {
 static bool read_constants(reader *r, fb_program *p, fb_kernel *k) {
     uint32_t count = count_of(r, 16);
     k->constant_slots = 2 * count;
-    if (r->bad || !(k->constants = zeros(2 * (size_t)count, SLOT_BYTES))) return false;
+    if (r->bad || !(k->constants = zeros(2 * (size_t)count + 8, SLOT_BYTES))) return false;
     for (uint32_t i = 0; i < count; ++i) {
         uint64_t value = word(r);
         value |= (uint64_t)word(r) << 32;

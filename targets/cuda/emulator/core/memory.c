@@ -233,6 +233,57 @@ static bool fast_load(fb_warp *w, const fb_insn *in, uint32_t mask, uint32_t n) 
     return true;
 }
 
+/* The places of shared words that all lanes may touch, or false: the slow path finds out why. */
+static bool fast_shared(fb_warp *w, const fb_insn *in, uint32_t mask, uint32_t n, uint32_t *offset) {
+    uint32_t size = 4 * n, shared = w->run->shared_bytes, bad = 0;
+    if (SPACE(in) != SPACE_SHARED || bytes_of(in->t) != 4 || w->block->writer || size > shared ||
+        n & (n - 1) || (in->flags & (FLAG_WIDE_DATA | FLAG_WIDE_SOURCE)))
+        return false;
+    if (address_flag(in, 0)) {
+        const uint32_t *base = r32(w, in->o[0]);
+        for (int i = 0; i < LANES; ++i) offset[i] = base[i] + in->o[1];
+    } else {
+        const uint64_t *base = r64(w, in->o[0]);
+        for (int i = 0; i < LANES; ++i) {
+            uint64_t at = base[i] + (uint64_t)(int64_t)(int32_t)in->o[1];
+            offset[i] = at >> 32 ? ~0u : (uint32_t)at;
+        }
+    }
+    for (int i = 0; i < LANES; ++i)
+        bad |= (uint32_t)(offset[i] > shared - size || offset[i] & (size - 1)) << i;
+    return !(bad & mask);
+}
+
+static bool fast_shared_load(fb_warp *w, const fb_insn *in, uint32_t mask, uint32_t n) {
+    uint32_t offset[LANES], word;
+    const fb_block *b = w->block;
+    if (!fast_shared(w, in, mask, n, offset)) return false;
+    for (uint32_t j = 0; j < n; ++j)
+        EACH(i, mask) {
+            memcpy(&word, b->state + offset[i] + 4 * j, 4);
+            if (word != 0x01010101u) return false;
+        }
+    for (uint32_t j = 0; j < n; ++j) {
+        uint32_t *d = r32(w, in->o[2 + j]);
+        EACH(i, mask) memcpy(&d[i], b->shared.bytes + offset[i] + 4 * j, 4);
+    }
+    return true;
+}
+
+static bool fast_shared_store(fb_warp *w, const fb_insn *in, uint32_t mask, uint32_t n) {
+    uint32_t offset[LANES];
+    fb_block *b = w->block;
+    if (!fast_shared(w, in, mask, n, offset)) return false;
+    for (uint32_t j = 0; j < n; ++j) {
+        const uint32_t *a = r32(w, in->o[2 + j]);
+        EACH(i, mask) {
+            memcpy(b->shared.bytes + offset[i] + 4 * j, &a[i], 4);
+            memset(b->state + offset[i] + 4 * j, 1, 4);
+        }
+    }
+    return true;
+}
+
 OPERATION(ld) {
     uint32_t n = in->count - 2, each = bytes_of(in->t), size = n * each;
     int space = SPACE(in);
@@ -240,7 +291,7 @@ OPERATION(ld) {
     uint64_t address[LANES];
     if (space == SPACE_GLOBAL || space == SPACE_GENERIC)
         w->run->statistics.global_load_bytes += (uint64_t)size * (uint32_t)__builtin_popcount(mask);
-    if (fast_load(w, in, mask, n)) return FB_NEXT;
+    if (fast_load(w, in, mask, n) || fast_shared_load(w, in, mask, n)) return FB_NEXT;
     EACH(i, mask) address[i] = lane_address(w, in->o[0], in->o[1], narrow, (int)i);
     EACH(i, mask) {
         const uint8_t *at = fb_access(w, in, (int)i, space, address[i], size, false);
@@ -257,6 +308,7 @@ OPERATION(st) {
     bool narrow = address_flag(in, 0);
     if (space == SPACE_GLOBAL || space == SPACE_GENERIC)
         w->run->statistics.global_store_bytes += (uint64_t)size * (uint32_t)__builtin_popcount(mask);
+    if (fast_shared_store(w, in, mask, n)) return FB_NEXT;
     EACH(i, mask) {
         uint64_t address = lane_address(w, in->o[0], in->o[1], narrow, (int)i);
         uint8_t *at = fb_access(w, in, (int)i, space, address, size, true);
