@@ -16,7 +16,8 @@ from tvm import tirx
 from tvm.tirx.script import builder
 
 from ..intrinsics import mbarrier, stmatrix, tma, wgmma
-from ..intrinsics.ptx import issue, kept
+from ..intrinsics.ptx import issue
+from ..intrinsics.registers import held
 from ..parameters import Parameters, long
 from . import sizes as fits
 from .main_loop import Consumer
@@ -57,9 +58,9 @@ class Finish:
     def begin(self) -> None:
         """Ask for the operands that are needed first."""
         blocks = range(self._plan.sizes.blocks)
-        rows = [kept(self._row_of(block, half)) for block in blocks for half in range(2)]
+        rows = [held(self._row_of(block, half)) for block in blocks for half in range(2)]
         self._rows = rows
-        self._first = kept(self._column + self._lane % 4 * 2)
+        self._first = held(self._column + self._lane % 4 * 2)
         self._operands = Operands(self._plan, self._parameters, rows, self._first)
 
     def end(self, sums: Any) -> None:
@@ -87,14 +88,14 @@ class Finish:
         if problem.accumulator == "int32":
             total = T.Bind(tirx.reinterpret("int32", total))
         elements = self._operands.elements(block * 2 + half, group, second)
-        return kept(problem.epilogue.at(total, elements))
+        return held(problem.epilogue.at(total, elements))
 
     def _directly(self) -> None:
         sizes = self._plan.sizes
         pairs = not sizes.swap and self._plan.problem.outputs % 2 == 0
         y = self._parameters.y
         addresses = [
-            kept(tirx.reinterpret("uint64", T.address_of(y[long(row), long(self._first)])))
+            held(tirx.reinterpret("uint64", T.address_of(y[long(row), long(self._first)])))
             for row in (self._rows if pairs else ())
         ]
         for group in range(sizes.groups):
@@ -145,7 +146,7 @@ class Finish:
                 with T.If(self._consumer.thread == 0), T.Then():
                     tma.stored(pending, read=True)
                 mbarrier.named_sync(name, wgmma.THREADS)
-                base = kept(self._consumer.memory.piece(self._consumer.number, number % 2))
+                base = held(self._consumer.memory.piece(self._consumer.number, number % 2))
                 if self._item == 2:
                     self._write_words(base, block, piece * per_piece)
                 else:

@@ -9,7 +9,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder
 
 from ..intrinsics import mbarrier, tma, wgmma
-from ..intrinsics.ptx import issue, kept
+from ..intrinsics.ptx import issue
+from ..intrinsics.registers import held
 from ..parameters import Parameters
 from . import sizes as fits
 from .epilogue import Finish
@@ -23,6 +24,9 @@ from .tiles import Walk
 #: TVM's builder; its annotations are narrower than what it gives.
 T: Any = builder
 
+#: Places of tiles, and the copy engine's coordinates, are int32.
+_MOST_ROWS = 2**31 - 2**16
+
 
 def write(plan: Plan, name: str) -> Any:
     """The PrimFunc of a plan."""
@@ -30,6 +34,9 @@ def write(plan: Plan, name: str) -> Any:
         T.func_name(name)
         T.func_attr({"global_symbol": name})
         parameters = Parameters.declare(plan.problem)
+        few_enough = parameters.rows <= _MOST_ROWS
+        with T.Assert(few_enough, f"a product of more than {_MOST_ROWS} rows"):
+            pass
         maps = _maps(plan, parameters)
         T.device_entry()
         # setmaxnreg means something only where the registers at the start are known.
@@ -44,7 +51,7 @@ def write(plan: Plan, name: str) -> Any:
             with T.If(thread == 0), T.Then():
                 _init_barriers(plan, memory)
             _everyone_sees(plan)
-            group = kept(warp // 4)
+            group = held(warp // 4)
             with T.If(group == 0):
                 with T.Then():
                     if plan.sizes.consumers == 2:
@@ -55,9 +62,9 @@ def write(plan: Plan, name: str) -> Any:
                 with T.Else():
                     if plan.sizes.consumers == 2:
                         issue("setmaxnreg.inc.sync.aligned.u32", CONSUMER_REGISTERS)
-                    number = kept(group - 1)
+                    number = held(group - 1)
                     ring = mbarrier.Ring.start(plan.sizes.stages)
-                    within = kept(thread % wgmma.THREADS)
+                    within = held(thread % wgmma.THREADS)
                     consumer = Consumer(plan, memory, walk, number, within, ring)
                     _consume(consumer, parameters, maps[2])
     return ir_builder.get()
@@ -88,7 +95,7 @@ def _memory(plan: Plan) -> Memory:
     pool = T.alloc_buffer((plan.shared_bytes,), "uint8", scope="shared.dyn", align=128)
     start = T.cuda.cvta_generic_to_shared(T.address_of(pool[0]))
     aligned = (start + T.uint32(tma.PATTERN - 1)) & T.uint32(0x100000000 - tma.PATTERN)
-    return Memory(plan, kept(aligned))
+    return Memory(plan, held(aligned))
 
 
 def _init_barriers(plan: Plan, memory: Memory) -> None:
@@ -137,8 +144,8 @@ def _tile(consumer: Consumer, parameters: Parameters, y_map: Any, number: Any, i
     sizes = consumer.plan.sizes
     if sizes.split > 1:
         part = tirx.truncmod(consumer.walk.rank, sizes.finishers)
-        column = kept(column + part * (sizes.groups * 8))
-    finish = Finish(consumer, parameters, y_map, kept(row + consumer.first_row), column)
+        column = held(column + part * (sizes.groups * 8))
+    finish = Finish(consumer, parameters, y_map, held(row + consumer.first_row), column)
 
     def all_issued() -> None:
         issued()

@@ -12,7 +12,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..intrinsics.ptx import kept
+from ..intrinsics.registers import held
 from ..parameters import Parameters, long
 from . import sizes as fits
 from .plan import Plan
@@ -60,7 +60,7 @@ class Operands:
         self._groups = plan.sizes.groups
         self._extents = plan.extents(parameters.rows)
         self._column = column
-        self._long_column = kept(long(column))
+        self._long_column = held(long(column))
         self._guarded = not plan.staged
         self._clips = plan.clips_columns
         self._rows = rows
@@ -70,9 +70,9 @@ class Operands:
         for operand, array in self._operands:
             loaded: list[Any] = []
             if operand.extends == "one":
-                loaded = [kept(array[0])] * len(rows)
+                loaded = [held(array[0])] * len(rows)
             elif operand.extends == down:
-                loaded = [kept(array[self._row(row)]) for row in rows]
+                loaded = [held(array[self._row(row)]) for row in rows]
             self._along_rows.append(loaded)
         self.chunk, self._ahead = chunk_of(plan)
         self._chunks: dict[int, list[dict[tuple[int, int], Any]]] = {}
@@ -116,7 +116,7 @@ class Operands:
                 for group in groups:
                     for second in range(2):
                         element = array[self._place(group, second)]
-                        elements[group, second] = kept(self._if_inside(element, group, second))
+                        elements[group, second] = held(self._if_inside(element, group, second))
             loaded.append(elements)
         self._chunks[chunk] = loaded
 

@@ -15,7 +15,8 @@ from tvm import tirx
 from tvm.tirx.script import builder
 
 from ..intrinsics import mbarrier, wgmma
-from ..intrinsics.ptx import issue, kept
+from ..intrinsics.ptx import issue
+from ..intrinsics.registers import held
 from .main_loop import Consumer
 
 #: TVM's builder; its annotations are narrower than what it gives.
@@ -57,7 +58,7 @@ def added(consumer: Consumer, sums: Any) -> Any:
         part = T.alloc_buffer((_QUAD,), dtype, scope="local")
         for block in range(sizes.blocks):
             for group in range(sizes.groups):
-                mine = kept(address(block, consumer.walk.rank * sizes.groups + group))
+                mine = held(address(block, consumer.walk.rank * sizes.groups + group))
                 for rank in range(sizes.split):
                     place = mbarrier.remote(mine, tirx.const(rank, "int32"))
                     issue(f"ld.shared::cluster.v4.{kind}", *[part[i] for i in range(_QUAD)], place)

@@ -13,7 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder
 
-from ..intrinsics.ptx import kept
+from ..intrinsics.registers import held
 from .plan import Plan
 
 #: TVM's builder; its annotations are narrower than what it gives.
@@ -58,10 +58,10 @@ class Walk:
     @staticmethod
     def start(plan: Plan, m: Any, block: Any) -> Walk:
         """The walk of block number `block`."""
-        down, across = (kept(count) for count in _counts(plan, m))
+        down, across = (held(count) for count in _counts(plan, m))
         size = plan.sizes.cluster
-        rank = kept(tirx.truncmod(block, size)) if size > 1 else tirx.const(0, "int32")
-        first = kept(tirx.truncdiv(block, size)) if size > 1 else block
+        rank = held(tirx.truncmod(block, size)) if size > 1 else tirx.const(0, "int32")
+        first = held(tirx.truncdiv(block, size)) if size > 1 else block
         clusters = tirx.const(plan.architecture.multiprocessors // size, "int32")
         return Walk(plan, down, across, first, tirx.Min(down * across, clusters), rank)
 
@@ -76,17 +76,17 @@ class Walk:
     def place(self, number: Any) -> tuple[Any, Any]:
         """Row and column, int32, of the first element of the block's tile `number`."""
         sizes = self.plan.sizes
-        tile = self.first if sizes.split > 1 else kept(self.first + number * self.stride)
+        tile = self.first if sizes.split > 1 else held(self.first + number * self.stride)
         in_group = self.across * sizes.group
-        group = kept(tirx.truncdiv(tile, in_group))
-        inside = kept(tile - group * in_group)
-        above = kept(group * sizes.group)
-        height = kept(tirx.Min(self.down - above, tirx.const(sizes.group, "int32")))
-        column = kept(tirx.truncdiv(inside, height))
+        group = held(tirx.truncdiv(tile, in_group))
+        inside = held(tile - group * in_group)
+        above = held(group * sizes.group)
+        height = held(tirx.Min(self.down - above, tirx.const(sizes.group, "int32")))
+        column = held(tirx.truncdiv(inside, height))
         row = above + inside - column * height
         return (
-            kept((row * sizes.cluster_rows + self.row_rank) * sizes.rows),
-            kept((column * sizes.cluster_columns + self.column_rank) * sizes.columns),
+            held((row * sizes.cluster_rows + self.row_rank) * sizes.rows),
+            held((column * sizes.cluster_columns + self.column_rank) * sizes.columns),
         )
 
     @property

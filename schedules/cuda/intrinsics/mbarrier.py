@@ -15,7 +15,7 @@ import dataclasses
 from typing import Any
 
 from tvm import tirx
-from tvm.backend.cuda.op import cuda_mbarrier_wait
+from tvm.backend.cuda.op import cuda_func_call
 from tvm.tirx.script import builder
 
 from .ptx import issue
@@ -25,6 +25,18 @@ T: Any = builder
 
 #: Bytes of one barrier.
 BYTES = 8
+
+_WAIT = """
+__device__ __forceinline__ void fewbits_mbarrier_wait(unsigned int address, int parity) {
+  asm volatile(
+      "{ .reg .pred p; "
+      "AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; "
+      "@p bra DONE; "
+      "bra AGAIN; "
+      "DONE: }"
+      : : "r"(address), "r"(parity) : "memory");
+}
+"""
 
 
 def init(address: Any, count: int) -> None:
@@ -38,8 +50,11 @@ def init_visible() -> None:
 
 
 def wait(address: Any, parity: Any) -> None:
-    """Return once the phase of this parity (0 or 1) has ended."""
-    T.evaluate(cuda_mbarrier_wait(address, parity))
+    """Return once the phase of this parity (0 or 1) has ended.
+
+    TVM's own loop calls its branches uniform, which lanes of a warp need not be.
+    """
+    T.evaluate(cuda_func_call("fewbits_mbarrier_wait", address, parity, source_code=_WAIT))
 
 
 def arrive(address: Any) -> None:

@@ -19,14 +19,3 @@ def issue(instruction: str, *operands: Any) -> None:
             memory are uint32.
     """
     T.evaluate(T.ptx[instruction](*operands))
-
-
-def kept(value: Any) -> Any:
-    """The value, in a variable that TVM's simplifier does not look through.
-
-    Bound names are replaced by their values, so that a division may end up in every address that
-    depends on it, with 64 bits where the address has them.
-    """
-    place = T.alloc_buffer((1,), str(value.ty.dtype), scope="local")
-    T.buffer_store(place, value, [0])
-    return place[0]
