@@ -65,7 +65,11 @@ def operations() -> dict[str, tuple[int, str]]:
 
 @dataclasses.dataclass
 class Operation:
-    """One operation of a program. `operands` follow `core/opcodes.h`; guard -1: none."""
+    """One operation of a program.
+
+    `operands` follow `core/opcodes.h`. Of a repeated operand, `results` are written and the rest is
+    only read; -1: all are as the list says.
+    """
 
     name: str
     operands: list[int]
@@ -74,6 +78,7 @@ class Operation:
     flags: int = 0
     guard: int = NO_PC
     line: int = 0
+    results: int = -1
 
     def encode(self) -> bytes:
         """Its words."""

@@ -156,7 +156,8 @@ class _KernelMaker:
         for count in required or directives.get(".maxntid", (0,)):
             threads *= count
         cluster = directives.get(".reqnctapercluster", ())
-        peak = allocate(self.code)
+        widths = {slot: 1 + (register.kind == "64") for register, slot in self.slots.items()}
+        peak = allocate(self.code, widths)
         return Kernel(
             name=self.entry.name,
             slots=peak.slots,
@@ -167,7 +168,7 @@ class _KernelMaker:
             max_threads=threads,
             block=_three(required),
             cluster=_three(cluster),
-            registers=(directives.get(".maxnreg") or (min(255, peak.live),))[0],
+            registers=(directives.get(".maxnreg") or (max(16, min(255, peak.live)),))[0],
             params=params,
             param_bytes=offset,
             constants=[(value, variable, wide) for value, variable, wide in self.constants],

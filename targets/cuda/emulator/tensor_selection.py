@@ -75,7 +75,8 @@ class TensorSelection(Operands):
             selector = more[1].value
         fields = [*self.shape(), first, second, addend, result]
         fields += [int(self.has("satfinite")), int(self.has("xor")), sparse, selector]
-        self.emit("mma", [*fields, *registers])
+        operation = self.emit("mma", [*fields, *registers])
+        operation.results = len(self.items(d))
 
     def matrices(self) -> int:
         if not self.has("m8n8") or not self.has("b16"):
