@@ -24,8 +24,8 @@ import ml_dtypes
 import numpy as np
 from tvm import ir, relax
 
-from ...errors import FewbitsError
 from ...passes.rewrite import Rewriter, as_array, constant, operator_of, variables
+from .checks import overflow
 
 Kind = Literal["half", "pending", "free", "wide"]
 
@@ -269,13 +269,7 @@ class _Halves:
         if array.dtype != np.float32:
             return argument
         if np.isfinite(array).all() and self._is_extreme(argument):
-            raise FewbitsError(
-                "half-overflow",
-                f"the weight holds {float(np.abs(array).max()):g}, "
-                f"but {self.dtype} ends at {self.limit:g}",
-                where=name,
-                hint="compile with --float bfloat16 or --float float32",
-            )
+            raise overflow("a weight", name, float(np.abs(array).max()), self.dtype)
         return constant(array.astype(HALVES[self.dtype]))
 
     def _float32(self, argument: Any, name: str) -> Any:

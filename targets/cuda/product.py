@@ -16,7 +16,7 @@ from ..vm.integers import in_integers
 from ..vm.layers import layer_rows
 from ..vm.link import link
 from ..vm.product import LIBRARY, LibraryProduct, save_golden
-from .checks import check_scales
+from .checks import check_scales, check_weights, overflowing
 from .pipeline import choose_kernels, lower_to_tir, make_executable
 from .target import CudaTarget
 
@@ -42,9 +42,11 @@ class CudaProduct(LibraryProduct):
         model = in_integers(module)
         super().__init__(model)
         check_scales(self.module)
+        self._golden: Golden | None = None
         self.target = target
         self.architectures = target.architectures()
         self.float_type = float_type
+        check_weights(self.module, self.float_type)
         self.chosen = [
             choose_kernels(
                 self.module, architecture, "float32" if self.quantization else float_type
@@ -77,6 +79,7 @@ class CudaProduct(LibraryProduct):
     def emit(self, folder: Path, golden: Golden | None, rows: Mapping[str, object]) -> None:
         """Golden samples."""
         del rows
+        self._golden = golden
         save_golden(folder, golden)
 
     def build(self, folder: Path, layers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -100,14 +103,10 @@ class CudaProduct(LibraryProduct):
         self, name: str, index: int, got: np.ndarray, want: np.ndarray, found: float
     ) -> FewbitsError:
         """Numbers that only the library has no room for are the type's fault."""
-        half = self.float_type != "float32" and got.dtype.kind == "f"
-        if half and np.isfinite(want).all() and not np.isfinite(got).all():
-            return FewbitsError(
-                "half-overflow",
-                f"output {name!r} is not finite on sample {index}: a value inside the model "
-                f"leaves the range of {self.float_type}",
-                hint="compile with --float bfloat16 or --float float32",
-            )
+        if self.float_type != "float32" and self._golden is not None:
+            error = overflowing(self.module, self._golden[0], self.float_type)
+            if error is not None:
+                return error
         return super().disagreement(name, index, got, want, found)
 
 
