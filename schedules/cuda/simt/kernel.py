@@ -15,6 +15,7 @@ from tvm.tirx.script import builder as T
 
 from ..parameters import Parameters, barrier, launch, long
 from ..problem import Linear
+from .float8 import FORMATS, decoded
 from .sizes import Sizes, packed
 
 
@@ -55,9 +56,10 @@ class _Block:
         with T.unroll(count) as i:
             T.buffer_store(sums, tirx.const(0, problem.accumulator), [i])
         x, weight = self.parameters.x, self.parameters.weight[0]
-        if self.words:
-            x = T.decl_buffer((rows, self.terms), "int32", data=x.data)
-            weight = T.decl_buffer((problem.outputs, self.terms), "int32", data=weight.data)
+        seen = "int32" if self.words else "uint8" if problem.activation in FORMATS else None
+        if seen:
+            x = T.decl_buffer((rows, self.terms), seen, data=x.data)
+            weight = T.decl_buffer((problem.outputs, self.terms), seen, data=weight.data)
         with T.serial(-(-self.terms // sizes.depth)) as step:
             start = T.Bind(step * sizes.depth)
             self._load(left, x, sizes.rows, first_row, rows, start, thread)
@@ -80,8 +82,7 @@ class _Block:
             def copy(line: Any = line, term: Any = term) -> None:
                 there = tirx.all(first + long(line) < end, start + term < self.terms)
                 element = source[first + long(line), long(start + term)]
-                value = element if str(element.ty.dtype) == self.held else None
-                value = tirx.Cast(self.held, element) if value is None else value
+                value = self._held(element)
                 T.buffer_store(tile, tirx.if_then_else(there, value, zero), [term, line])
 
             if lines * depth % threads == 0:
@@ -89,6 +90,15 @@ class _Block:
             else:
                 with T.If(place < lines * depth), T.Then():
                     copy()
+
+    def _held(self, element: Any) -> Any:
+        """An element as it lies in shared memory."""
+        if self.words:
+            return element
+        activation = self.parameters.problem.activation
+        if activation in FORMATS:
+            return decoded(activation, element)
+        return tirx.Cast(self.held, element)
 
     def _multiply(self, left: Any, right: Any, sums: Any, thread: Any) -> None:
         """Add the products of one step."""
