@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from fewbits.errors import FewbitsError
 from fewbits.targets.cuda import toolchain
 from fewbits.targets.cuda.emulator import launch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from fewbits.errors import FewbitsError
 from fewbits.targets.cuda.emulator import LaunchError, launch, machine
 from fewbits.targets.cuda.emulator.program import translate
