@@ -15,16 +15,18 @@ those still made of blocks cannot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tvm_ffi
 from tvm import ir, s_tir, tirx
 from tvm.ir import prim
 
-_SHUFFLES = "tirx.tvm_warp_shuffle"
-_BARRIER = "tirx.tvm_storage_sync"
+from ..stages.program import loads, substitute
+from .meetings import SHUFFLES, flat, is_barrier, is_shuffle, meets, scope, sequence
+
 _WARP = 32
+_ZERO = prim.IntImm("int64", 0)
 
 
 def replay_module(module: ir.IRModule, backwards: bool = False) -> ir.IRModule:
@@ -59,7 +61,7 @@ def replay(function: tirx.PrimFunc, backwards: bool = False) -> tirx.PrimFunc:
 def _serial_blocks(statement: Any, backwards: bool) -> Any:
     """Statements of the host; loops over blocks and threads are replaced."""
     if isinstance(statement, tirx.SeqStmt):
-        return tirx.SeqStmt([_serial_blocks(each, backwards) for each in statement.seq])
+        return sequence([_serial_blocks(each, backwards) for each in statement.seq])
     if isinstance(statement, tirx.For) and statement.kind == tirx.ForKind.THREAD_BINDING:
         return _grid(statement, backwards)
     if isinstance(statement, tirx.For):
@@ -97,6 +99,7 @@ class _Threads:
 
     def __init__(self, loops: Sequence[tirx.For], backwards: bool) -> None:
         self.loops = loops
+        self.variables = [loop.loop_var for loop in loops]
         self.extents = [int(loop.extent.value) for loop in loops]
         self.backwards = backwards
         self.allocations: list[Any] = []
@@ -104,14 +107,10 @@ class _Threads:
         self.bound: dict[Any, Any] = {}
         self.orders: dict[int, Any] = {}
 
-    @property
-    def variables(self) -> list[Any]:
-        return [loop.loop_var for loop in self.loops]
-
     def run(self, statement: Any) -> Any:
         """The statement for all threads, with its buffers in front."""
         phases = self._phases(statement)
-        return tirx.SeqStmt([*self.allocations, *phases]) if self.allocations else _seq(phases)
+        return tirx.SeqStmt([*self.allocations, *phases]) if self.allocations else sequence(phases)
 
     def _phases(self, statement: Any) -> list[Any]:
         """Statements, each to be run by all threads before the next one is."""
@@ -120,20 +119,20 @@ class _Threads:
 
         def finish() -> None:
             if waiting:
-                done.append(self._for_all(_seq(waiting)))
+                done.append(self._for_all(sequence(waiting)))
                 waiting.clear()
 
-        for each in _flat(statement):
-            if _is_barrier(each):
+        for each in flat(statement):
+            if is_barrier(each):
                 finish()
-            elif _is_shuffle(each):
+            elif is_shuffle(each):
                 finish()
                 done.append(self._for_all(self._exchange(self._own(each))))
             elif isinstance(each, tirx.AllocBuffer):
                 self._allocate(each)
             elif isinstance(each, tirx.Bind):
                 waiting.extend(self._bind(each))
-            elif _meets(each):
+            elif meets(each):
                 finish()
                 done.append(self._together(each))
             else:
@@ -146,12 +145,12 @@ class _Threads:
         if isinstance(statement, tirx.For):
             if self._differs(statement.min) or self._differs(statement.extent):
                 raise ValueError("a barrier in a loop whose length differs between threads")
-            return _loop(self._own(statement), _seq(self._phases(statement.body)))
+            return _loop(self._own_bounds(statement), sequence(self._phases(statement.body)))
         if isinstance(statement, tirx.IfThenElse) and statement.else_case is None:
             if self._differs(statement.condition):
                 raise ValueError("a barrier that only some threads reach")
             condition = self._own(statement.condition)
-            return tirx.IfThenElse(condition, _seq(self._phases(statement.then_case)), None)
+            return tirx.IfThenElse(condition, sequence(self._phases(statement.then_case)), None)
         raise ValueError(f"a barrier inside {type(statement).__name__}")
 
     def _alone(self, statement: Any) -> Any:
@@ -167,9 +166,9 @@ class _Threads:
                     parts.extend(self._bind(each))
                 else:
                     parts.append(self._alone(each))
-            return _seq(parts)
+            return sequence(parts)
         if isinstance(statement, tirx.For):
-            return _loop(self._own_loop(statement), self._alone(statement.body))
+            return _loop(self._own_bounds(statement), self._alone(statement.body))
         if isinstance(statement, tirx.IfThenElse):
             other = statement.else_case
             condition = self._own(statement.condition)
@@ -179,24 +178,24 @@ class _Threads:
             return self._alone(tirx.SeqStmt([statement, tirx.Evaluate(0)]))
         return self._own(statement)
 
-    def _own_loop(self, loop: tirx.For) -> tirx.For:
+    def _own_bounds(self, loop: tirx.For) -> tirx.For:
         low, extent = self._own(loop.min), self._own(loop.extent)
         return tirx.For(loop.loop_var, low, extent, tirx.ForKind.SERIAL, tirx.Evaluate(0))
 
     def _bind(self, statement: tirx.Bind) -> list[Any]:
         """A value with a name: written out where it is used, or kept if it reads memory."""
         value = self._own(statement.value)
-        if not _loads(value):
+        if not loads(value):
             self.bound[statement.var] = value
             return []
         buffer = tirx.decl_buffer((1,), str(value.ty.dtype), name="kept", scope="local")
         copy = self._copy(buffer)
-        self.bound[statement.var] = tirx.BufferLoad(copy, [*self.variables, _zero()])
-        return [tirx.BufferStore(copy, value, [*self.variables, _zero()])]
+        self.bound[statement.var] = tirx.BufferLoad(copy, [*self.variables, _ZERO])
+        return [tirx.BufferStore(copy, value, [*self.variables, _ZERO])]
 
     def _allocate(self, statement: tirx.AllocBuffer) -> None:
         buffer = statement.buffer
-        if _scope(buffer) == "local":
+        if scope(buffer) == "local":
             self._copy(buffer)
             return
         shared = tirx.decl_buffer(buffer.ty.shape, str(buffer.ty.dtype), name="shared")
@@ -238,10 +237,10 @@ class _Threads:
         """A store of what another lane of the warp holds."""
         call = store.value
         _, value, lane, width, _ = call.args
-        linear: Any = _zero()
+        linear: Any = _ZERO
         for variable, extent in zip(self.variables, self.extents, strict=True):
             linear = linear * extent + variable
-        name = call.op.name.removeprefix(_SHUFFLES)
+        name = call.op.name.removeprefix(SHUFFLES)
         own = tirx.floormod(linear, _WARP)
         lane, width = tirx.Cast("int64", lane), tirx.Cast("int64", width)
         first = own - tirx.floormod(own, width)
@@ -257,7 +256,7 @@ class _Threads:
         for variable, extent in zip(reversed(self.variables), reversed(self.extents), strict=True):
             places[variable] = tirx.floormod(partner, extent)
             partner = tirx.floordiv(partner, extent)
-        there = _substitute(value, places)
+        there = substitute(value, places)
         return tirx.BufferStore(store.buffer, there, list(store.indices))
 
     def _for_all(self, statement: Any) -> Any:
@@ -265,7 +264,7 @@ class _Threads:
         for loop, extent in reversed(list(zip(self.loops, self.extents, strict=True))):
             dtype = str(loop.loop_var.ty.dtype)
             thread, turn = tirx.Var("thread", dtype), tirx.Var("turn", dtype)
-            statement = _substitute(statement, {loop.loop_var: thread})
+            statement = substitute(statement, {loop.loop_var: thread})
             if self.backwards:
                 number = tirx.BufferLoad(self._order(extent), [turn])
                 statement = tirx.SeqStmt([tirx.Bind(thread, number), statement])
@@ -284,7 +283,7 @@ class _Threads:
             fill = tirx.BufferStore(table, prim.IntImm("int64", extent - 1) - turn, [turn])
             size = prim.IntImm("int64", extent)
             self.allocations.append(tirx.AllocBuffer(table, {}))
-            self.allocations.append(tirx.For(turn, _zero(), size, tirx.ForKind.SERIAL, fill))
+            self.allocations.append(tirx.For(turn, _ZERO, size, tirx.ForKind.SERIAL, fill))
             self.orders[extent] = table
         return self.orders[extent]
 
@@ -299,57 +298,3 @@ class _Threads:
 
         tvm_ffi.structural_walk(own, [(ir.Var, visit)])
         return bool(found)
-
-
-def _flat(statement: Any) -> list[Any]:
-    if isinstance(statement, tirx.SeqStmt):
-        return [each for part in statement.seq for each in _flat(part)]
-    return [statement]
-
-
-def _seq(statements: Sequence[Any]) -> Any:
-    if not statements:
-        return tirx.Evaluate(0)
-    return statements[0] if len(statements) == 1 else tirx.SeqStmt(list(statements))
-
-
-def _is_barrier(statement: Any) -> bool:
-    return isinstance(statement, tirx.Evaluate) and _name(statement.value) == _BARRIER
-
-
-def _is_shuffle(statement: Any) -> bool:
-    return isinstance(statement, tirx.BufferStore) and _name(statement.value).startswith(_SHUFFLES)
-
-
-def _name(value: Any) -> str:
-    return str(getattr(value.op, "name", "")) if isinstance(value, ir.Call) else ""
-
-
-def _meets(statement: Any) -> bool:
-    """Whether threads meet inside: at a barrier or a shuffle."""
-    found: list[bool] = []
-
-    def visit(call: ir.Call) -> None:
-        if _name(call) == _BARRIER or _name(call).startswith(_SHUFFLES):
-            found.append(True)
-
-    tvm_ffi.structural_walk(statement, [(ir.Call, visit)])
-    return bool(found)
-
-
-def _loads(value: Any) -> bool:
-    found: list[bool] = []
-    tvm_ffi.structural_walk(value, [(ir.TensorLoad, lambda _: found.append(True))])
-    return bool(found)
-
-
-def _scope(buffer: Any) -> str:
-    return str(buffer.scope()) if callable(getattr(buffer, "scope", None)) else str(buffer.ty.scope)
-
-
-def _substitute(node: Any, values: Mapping[Any, Any]) -> Any:
-    return tvm_ffi.structural_map(node, [(ir.Var, lambda var: values.get(var, var))])
-
-
-def _zero() -> Any:
-    return prim.IntImm("int64", 0)

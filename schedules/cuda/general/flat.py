@@ -151,7 +151,8 @@ def _emit_at(
         else:
             held = registers(count, working(dtype_of(stage.buffer)))
             value = _marked(widen(here.value), known)
-            elements(value, inner.var, start, count, _into(held, known))
+            stored = dtype_of(stage.buffer) if needed and not hidden else dtype_of(held)
+            elements(value, inner.var, start, count, _into(held, known, stored))
         if needed:
             known[stage.buffer] = held
         if not hidden:
@@ -159,15 +160,16 @@ def _emit_at(
             store_elements(here, inner.var, start, count, result, first)
 
 
-def _into(held: Any, known: dict[Any, Any]) -> Callable[[Any, Any], None]:
-    """What stores elements to registers, reading others' from theirs."""
+def _into(held: Any, known: dict[Any, Any], dtype: str) -> Callable[[Any, Any], None]:
+    """What stores elements, rounded to a type, to registers, reading others' from theirs."""
 
     def one(lane: Any, element: Any) -> None:
         def replace(load: ir.TensorLoad) -> Any:
             other = known.get(load.source)
             return load if other is None else tirx.BufferLoad(other, [lane])
 
-        T.buffer_store(held, cast(dtype_of(held), with_loads(element, replace)), [lane])
+        value = cast(dtype_of(held), cast(dtype, with_loads(element, replace)))
+        T.buffer_store(held, value, [lane])
 
     return one
 

@@ -64,6 +64,8 @@ def schedule_function(function: tirx.PrimFunc, architecture: Architecture) -> ti
         for buffer in whole.intermediates:
             if not _among(buffer, hidden):
                 T.add_to_parent(tirx.AllocBuffer(buffer, {}))
+        if not groups:
+            T.evaluate(0)
         for group, private in zip(groups, inside, strict=True):
             _emit(group, private, architecture)
 

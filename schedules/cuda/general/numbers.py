@@ -2,13 +2,14 @@
 
 An operator of float16 that TVM legalized rounds after each addition and knows no accurate
 exponential. Here every operation on half types is one of float32, values that never leave the
-kernel stay float32, and what is stored is rounded. A cast that the graph itself asks for (one to a
-half type inside a formula) still rounds, because it has a meaning: somebody wanted fewer bits.
+kernel stay float32, and what is stored is rounded. Whoever computes on with a value that is stored
+as well uses the rounded one: codes fit the scale beside them. A cast that the graph itself asks for
+(one to a half type inside a formula) still rounds, because it has a meaning: somebody wanted fewer
+bits.
 
-The functions of float32 become those of CUDA's math library without fast-math: ``expf`` and
-``expm1f`` are within 1 ulp, ``logf`` 1, ``tanhf``, ``erff``, ``sinf`` and ``cosf`` 2, ``powf`` 4
-(CUDA C++ Programming Guide, table of maximum errors); the logistic function is made of ``expf`` and
-a division, at most 2 ulp more than 2e-7 relative.
+Functions of float32 are those of CUDA's math library without fast-math: ``expf``, ``logf`` and
+``tanhf`` and all others that TVM lowers to it, at most 2 ulp off but for ``powf`` (4 ulp; CUDA C++
+Programming Guide, table of maximum errors).
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def gathering(dtype: str) -> str:
 def cast(dtype: str, value: Any) -> Any:
     """The value in another type; itself where it has that type."""
     return value if dtype_of(value) == dtype else tirx.Cast(dtype, value)
+
+
+def as_stored(dtype: str, value: Any) -> Any:
+    """What a reader of memory of this type would see of the value, in its working type."""
+    return cast(working(dtype), cast(dtype, value))
 
 
 def widen(value: Any) -> Any:

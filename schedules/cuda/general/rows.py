@@ -27,7 +27,7 @@ from .launch import (
     when,
     with_loads,
 )
-from .numbers import cast, dtype_of, gathering, widen, working
+from .numbers import as_stored, cast, dtype_of, gathering, widen, working
 from .row_form import Kind, Rows, holding, recomputing
 from .vectors import elements, lanes, rounded, store_elements
 
@@ -221,6 +221,8 @@ class _Row:
             offset = number * vector if kept else index(0)
 
             def write(lane: Any, element: Any) -> None:
+                if kept and not hidden:
+                    element = as_stored(dtype_of(stage.buffer), element)
                 T.buffer_store(held, cast(dtype_of(held), element), [offset + lane])
 
             self._elements(stage, number, values, start, write)
@@ -260,9 +262,11 @@ class _Row:
     def _keep(self, stage: Stage, value: Any) -> None:
         """A value of the whole row, which each of its threads has."""
         held = registers(1, working(dtype_of(stage.buffer)))
+        hidden = any(stage.buffer.same_as(buffer) for buffer in self.private)
+        value = value if hidden else as_stored(dtype_of(stage.buffer), value)
         T.buffer_store(held, cast(dtype_of(held), value), [index(0)])
         self.scalars[stage.buffer] = held
-        if any(stage.buffer.same_as(buffer) for buffer in self.private):
+        if hidden:
             return
         first = self.lane == 0
         with when(first if self.inside is None else tirx.all(first, self.inside)):
