@@ -46,6 +46,14 @@ class Choice:
         """What makes two choices the same kernel."""
         return f"{self.template.name} {self.sizes}"
 
+    @property
+    def title(self) -> str:
+        """The kernel in a report: the template, and the results of a block where it has tiles."""
+        rows, columns = (getattr(self.sizes, side, None) for side in ("rows", "columns"))
+        if rows is None or columns is None:
+            return self.template.name
+        return f"{self.template.name} {rows}x{columns}"
+
 
 class Chooser(Protocol):
     """Knows better than the cost models, e.g. from records of measurements."""
@@ -66,7 +74,8 @@ class Dispatch:
         host: a PrimFunc (x, the weight's arrays, the epilogue's operands, y) that calls a kernel.
         kernels: what it calls.
         buckets: the last number of rows (None: any more) and the kernel's place in `kernels`.
-        labels: of the kernels, for reports.
+        labels: what makes kernels different, in their order.
+        titles: of the kernels, for reports; several may share one.
     """
 
     name: str
@@ -74,6 +83,7 @@ class Dispatch:
     kernels: tuple[Kernel, ...]
     buckets: tuple[tuple[int | None, int], ...]
     labels: tuple[str, ...]
+    titles: tuple[str, ...]
 
 
 def dispatch(
@@ -104,10 +114,10 @@ def dispatch(
     buckets = [rows] if rows is not None else _buckets(most)
     choices = [_choose(problem, architecture, bound, options, chooser) for bound in buckets]
     choices = _shared(problem, architecture, buckets, choices)
-    labels = list(dict.fromkeys(choice.label for choice in choices))
+    by_label = {choice.label: choice for choice in choices}
+    labels = list(by_label)
     kernels = []
-    for place, label in enumerate(labels):
-        choice = next(c for c in choices if c.label == label)
+    for place, choice in enumerate(by_label.values()):
         kernels.append(
             choice.template.build(
                 problem, architecture, choice.sizes, f"{name}_{architecture.name}_k{place}"
@@ -122,7 +132,12 @@ def dispatch(
     bounds[-1] = (None, bounds[-1][1])
     host = _host(problem, architecture, f"{name}_{architecture.name}", kernels, bounds)
     return Dispatch(
-        f"{name}_{architecture.name}", host, tuple(kernels), tuple(bounds), tuple(labels)
+        f"{name}_{architecture.name}",
+        host,
+        tuple(kernels),
+        tuple(bounds),
+        tuple(labels),
+        tuple(choice.title for choice in by_label.values()),
     )
 
 

@@ -163,7 +163,7 @@ class Selection:
         epilogue, extra = self._epilogue(operands, chain)
         problem = Linear(int(inputs), outputs, str(_dtype(operands.x)), weight, epilogue)
         chosen = self._dispatch(problem, rows)
-        self.notes[str(chain.product.name)] = ", ".join(chosen.labels)
+        self.notes[str(chain.product.name)] = ", ".join(dict.fromkeys(chosen.titles))
         given = [a if isinstance(a, relax.Expr) else constant(a) for a in arrays]
         result = tensor_type((rows, outputs), epilogue.dtype)
         y = self.call(chosen.name, chosen.host, [operands.x, *given, *extra], [result], name)
