@@ -8,6 +8,7 @@ computes the same with numpy: the plain meaning that tests check exhaustively, o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol
 
 import ml_dtypes
@@ -73,10 +74,24 @@ class Emitted:
 
     Attributes:
         table: address of 16-bit numbers in shared memory, for `look_up`; None where none is used.
+        constants: registers that hold constants which instructions take from registers only. Left
+            to itself, nvcc would move them there before every use: so they seem to depend on the
+            lane.
     """
 
-    def __init__(self, table: Any = None) -> None:
+    def __init__(self, table: Any = None, constants: Iterable[int] = ()) -> None:
         self.table = table
+        code = """
+__device__ __forceinline__ unsigned fewbits_constant(unsigned value) {
+  unsigned d;
+  asm volatile("{ .reg .u32 lane; mov.u32 lane, %%laneid; shr.u32 lane, lane, 5;"
+               " add.u32 %0, lane, %1; }" : "=r"(d) : "r"(value));
+  return d;
+}
+"""
+        self.constants = {
+            value: _call("fewbits_constant", code, _word(value)) for value in constants
+        }
 
     def shift(self, word: Any, right: int) -> Any:
         """See `Words`."""
@@ -106,7 +121,10 @@ __device__ __forceinline__ unsigned fewbits_permute(unsigned low, unsigned high,
   return d;
 }
 """
-        return _call("fewbits_permute", code, _word(low), _word(high), _word(selector))
+        words = [
+            self.constants.get(w, w) if isinstance(w, int) else w for w in (low, high, selector)
+        ]
+        return _call("fewbits_permute", code, *map(_word, words))
 
     def fma(self, dtype: Number, a: Any, b: Any, c: Any) -> Any:
         """See `Words`."""

@@ -54,6 +54,15 @@ class Decoder:
         """
         return Chunk(self, words, lane)
 
+    def constants(self) -> list[int]:
+        """The levels' bytes, where instructions select among them."""
+        if self.layout.kind != "table" or self.layout.bits > 4:
+            return []
+        starts = (0, 8) if self.layout.bits == 4 else (0,)
+        table = self.table()
+        found = [word for which in range(2) for at in starts for word in _bytes(table, which, at)]
+        return list(dict.fromkeys(found))
+
     def table(self) -> np.ndarray:
         """uint16: bits of the levels, as `look_up` reads them."""
         kind = np.float16 if self.dtype == "float16" else ml_dtypes.bfloat16

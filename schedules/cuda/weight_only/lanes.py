@@ -47,6 +47,8 @@ class Share:
         self.shared, self.lane, self.base = shared, lane, held(base)
         problem = parameters.problem
         self.dtype: Number = number_of(problem.activation)
+        table = T.address_of(shared[0]) if self.layout.has_table else None
+        self.words = Emitted(table, constants=Decoder(self.layout, self.dtype).constants())
         rows, columns = padded(problem.outputs, problem.inputs)
         self.chunks, self.rows = columns // CHUNK, rows
         self.groups = self.layout.groups(problem.inputs)
@@ -128,8 +130,7 @@ class Share:
             first = held(place + start + self.stage.scale_bytes + group * TILE + pair)
             return [held(tirx.Cast("uint32", self.shared[first + i])) for i in range(2)]
 
-        table = T.address_of(self.shared[0]) if self.layout.has_table else None
-        return Tile(self.layout, self.dtype, lane, scales, zeros, table)
+        return Tile(self.layout, self.dtype, lane, scales, zeros, self.words)
 
     def _view(self, dtype: str, item: int) -> Any:
         count = self.stage.shared_bytes // item
@@ -146,7 +147,7 @@ class Tile:
         lane: list[list[Any]],
         scales: Callable[[int], list[Any]],
         zeros: Callable[[int], list[Any]],
-        table: Any,
+        words: Emitted,
     ) -> None:
         """Nothing is emitted yet.
 
@@ -156,11 +157,11 @@ class Tile:
             lane: the lane's words, by plane.
             scales: float32, those of the lane's two outputs for a group of the chunk.
             zeros: likewise zero points, as uint32.
-            table: address of the format's levels in shared memory, or None.
+            words: the instructions.
         """
         self.layout, self.scales = layout, scales
         self.dtype: Number = dtype
-        self.chunk = Decoder(layout, dtype).chunk(Emitted(table), lane)
+        self.chunk = Decoder(layout, dtype).chunk(words, lane)
         self._load = zeros
         self._zeros: dict[int, list[Any]] = {}
 

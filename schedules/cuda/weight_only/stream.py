@@ -169,7 +169,9 @@ class _Block:
 
     def _load(self, number: int, turn: Any) -> None:
         """Ask for a chunk. Beyond the last one it is the last one, whose tokens are zero."""
-        chunk = held(tirx.min(self._chunk(number, turn), self.chunks - 1))
+        chunk = self._chunk(number, turn)
+        if self.chunks % (self.sizes.along * self.sizes.ahead):
+            chunk = held(tirx.min(chunk, self.chunks - 1))
         for slot in self.slots[number]:
             slot.load(chunk)
 
