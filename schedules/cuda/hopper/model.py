@@ -56,7 +56,9 @@ def seconds(problem: Linear, architecture: Architecture, rows: int, sizes: Sizes
     waves = math.ceil(tiles * sizes.split / architecture.multiprocessors)
     reading = waves * loads * padded * item / sizes.split / _READ
     multiplying = work.operations / cost.RATES[architecture.name].operations[work.unit]
-    exchange = 1e-6 if sizes.split > 1 else 0.0
+    exchange = 0.0
+    if sizes.split > 1:
+        exchange = 1e-6 + 2 * sizes.rows * sizes.columns * 4 / _READ
     slowest = max(cost.seconds(architecture, work), reading)
     return slowest + _HIDDEN * (reading + multiplying) + exchange
 

@@ -96,6 +96,13 @@ def test_split_sums_are_the_same_every_time(case: Callable[..., Any], gpu: Gpu) 
     np.testing.assert_array_equal(one, two)
 
 
-def test_more_tiles_than_multiprocessors(case: Callable[..., Any], gpu: Gpu) -> None:
-    # 20 x 15 tiles for 132 blocks: each makes two or three, in groups of four rows of tiles.
-    case(20 * 64, 15 * 8, 32).check(Sizes(64, 8, 2, "pingpong", group=4))
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [(15 * 8, Sizes(64, 8, 2, "pingpong", group=4)), (7 * 64, Sizes(64, 64, 2, group=4))],
+    ids=str,
+)
+def test_more_tiles_than_multiprocessors(
+    n: int, sizes: Sizes, case: Callable[..., Any], gpu: Gpu
+) -> None:
+    # For 132 blocks: most make one or two, some more, in groups of four rows of tiles.
+    case(20 * 64, n, 32).check(sizes)
