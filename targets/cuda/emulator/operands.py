@@ -166,7 +166,7 @@ class Operands:
         return self.maker.slot(operand)
 
     def data(self, operand: ptx.Operand, kind: str, result: bool) -> tuple[int, bool]:
-        """A register of any width that holds a value of a type: the slot, and whether it is wide."""
+        """A register of any width that holds a value of a type: its slot, whether it is wide."""
         if isinstance(operand, ptx.Register) and operand.kind != "pred":
             return self.maker.slot(operand), operand.kind == "64"
         if result:
@@ -201,7 +201,7 @@ class Operands:
         if not isinstance(operand, ptx.Memory):
             raise Unknown("an operand that is no address")
         base, offset = operand.base, operand.offset
-        if isinstance(base, ptx.Symbol) or isinstance(base, ptx.Immediate):
+        if isinstance(base, (ptx.Symbol, ptx.Immediate)):
             return [self.read(base, "u64"), offset & 0xFFFFFFFF], 0
         if not isinstance(base, ptx.Register):
             raise Unknown("this address")

@@ -42,11 +42,11 @@ def translate(text: str) -> bytes:
     for function in module.functions.values():
         if function.entry and function.defined:
             image.string(function.name)
-            image.kernels.append(_KernelMaker(module, image, index, function).kernel())
+            image.kernels.append(KernelMaker(module, image, index, function).kernel())
     return image.encode()
 
 
-class _KernelMaker:
+class KernelMaker:
     """Makes one kernel: its code, its constants, and where everything lies."""
 
     def __init__(
@@ -268,7 +268,7 @@ class _KernelMaker:
         for operation, place, target in fixes:
             operation.operands[place] = places[target]
 
-    def call(self, selector: Selector, name: str, arguments: list[ptx.Variable],
+    def call(self, name: str, arguments: list[ptx.Variable],
              results: list[ptx.Variable]) -> None:  # fmt: skip
         """A call of a function of the module, or of CUDA's run time."""
         if name in BUILTINS and name not in self.starts:

@@ -17,6 +17,7 @@ from .code import (
     WIDE_SOURCE,
     Operation,
 )
+from .flow_selection import FlowSelection
 from .memory_selection import MemorySelection
 from .operands import FALSE, SINK_PREDICATE, Operands, Unknown
 from .tensor_selection import TensorSelection
@@ -77,7 +78,7 @@ _PLAIN = {  # operation: operands after the result, by the type; w: 32 bits
 }
 
 
-class Selector(MemorySelection, WarpSelection, TensorSelection, Operands):
+class Selector(FlowSelection, MemorySelection, WarpSelection, TensorSelection, Operands):
     """Selects the operations of one instruction."""
 
     def __init__(self, maker, instruction: ptx.Instruction) -> None:
@@ -117,8 +118,7 @@ class Selector(MemorySelection, WarpSelection, TensorSelection, Operands):
             refs = [self.predicate_result(d), *(self.predicate(operand) for operand in rest)]
             self.emit(f"{name}_pred", refs)
             return
-        if self.has("u16x2", "s16x2") or (name == "fma" and kind not in
-                                          ("f16", "f16x2", "bf16", "bf16x2", "f32", "f64")):  # fmt: skip
+        if self.has("u16x2", "s16x2") or (name == "fma" and "f" not in kind):
             raise Unknown
         flags = self.flags()
         if name in ("add", "sub") and self.has("cc"):
@@ -222,11 +222,8 @@ class Selector(MemorySelection, WarpSelection, TensorSelection, Operands):
         d, p = self.pair(destination)
         special, q, result = 0, FALSE, SINK_PREDICATE
         if p is not None:
-            special, q, result = (
-                (1 if self.has("or") else 2),
-                self.predicate(rest[4]),
-                self.predicate_result(p),
-            )
+            special = 1 if self.has("or") else 2
+            q, result = self.predicate(rest[4]), self.predicate_result(p)
         table = rest[3]
         if not isinstance(table, ptx.Immediate):
             raise Unknown("a table in a register")
@@ -352,61 +349,3 @@ class Selector(MemorySelection, WarpSelection, TensorSelection, Operands):
         if isinstance(d, ptx.Register) and d.kind == "16":
             flags |= HIGH
         self.emit("cvt", [target, value], result, source, flags)
-
-    # -- flow
-
-    def do_bra(self) -> None:
-        (target,) = self.operands
-        if not isinstance(target, ptx.Symbol):
-            raise Unknown
-        operation = self.emit("bra", [0])
-        (place,) = ptx.labels_of(self.instruction, [target.name])
-        self.jumps.append((operation, 0, place))
-
-    def do_brx(self) -> None:
-        index, table = self.operands
-        names = self.instruction.scope.table(table.name) if isinstance(table, ptx.Symbol) else None
-        if names is None:
-            raise Unknown("a branch without its table")
-        operation = self.emit("brx", [self.read(index, "u32"), *([0] * len(names))])
-        for position, place in enumerate(ptx.labels_of(self.instruction, names)):
-            self.jumps.append((operation, position + 1, place))
-
-    def do_call(self) -> None:
-        operands = [o for o in self.operands]
-        results: list[ptx.Variable] = []
-        if isinstance(operands[0], ptx.Group):
-            results = _variables(operands.pop(0))
-        callee = operands.pop(0)
-        if not isinstance(callee, ptx.Symbol):
-            raise Unknown("a call through a register")
-        arguments = _variables(operands.pop(0)) if operands else []
-        self.maker.call(self, callee.name, arguments, results)  # type: ignore[attr-defined]
-
-    def do_ret(self) -> None:
-        maker = self.maker
-        if maker.function is maker.entry:  # type: ignore[attr-defined]
-            self.emit("exit", [])
-        else:
-            self.emit("ret", [maker.returns[maker.function.name]])  # type: ignore[attr-defined]
-
-    def do_exit(self) -> None:
-        self.emit("exit", [])
-
-    def do_trap(self) -> None:
-        self.emit("trap", [])
-
-    def do_brkpt(self) -> None:
-        self.emit("nop", [])
-
-    def do_nanosleep(self) -> None:
-        self.emit("pause", [])
-
-
-def _variables(operand: ptx.Operand) -> list[ptx.Variable]:
-    if not isinstance(operand, ptx.Group):
-        raise Unknown("arguments without parentheses")
-    found = [s.variable for s in operand.items if isinstance(s, ptx.Symbol) and s.variable]
-    if len(found) != len(operand.items):
-        raise Unknown("arguments that are no variables")
-    return found

@@ -21,7 +21,8 @@ def test_out_of_bounds_names_everything(ptx) -> None:
     x = np.zeros(20, "i4")
     kind, text = status(ptx(f"{STORE}st.global.u32 [%rd6], 1;", "u64"), "k", 1, 32, [x])
     assert kind == "illegal-address"
-    for part in ("kernel k", "line 13", "(st)", "thread (20, 0, 0)", "write of 4 bytes", "0 bytes after the end", "80 bytes", "argument 0"):  # fmt: skip
+    place = ("kernel k", "line 13", "(st)", "thread (20, 0, 0)")
+    for part in (*place, "write of 4 bytes", "0 bytes after the end", "80 bytes", "argument 0"):
         assert part in text
 
 

@@ -18,7 +18,8 @@ def lanes(ptx, body: str, threads: int = 32) -> np.ndarray:
 def test_divergent_loops(ptx) -> None:
     body = """mov.u32 %r2, 0; mov.u32 %r3, 0;
     AGAIN: setp.ge.u32 %p1, %r3, %r1; @%p1 bra OUT;
-    add.u32 %r2, %r2, %r3; add.u32 %r3, %r3, 1; bra AGAIN; OUT: activemask.b32 %r4; shl.b32 %r4, %r4, 0;"""
+    add.u32 %r2, %r2, %r3; add.u32 %r3, %r3, 1; bra AGAIN;
+    OUT: activemask.b32 %r4; shl.b32 %r4, %r4, 0;"""
     index = np.arange(32)
     np.testing.assert_array_equal(lanes(ptx, body), index * (index - 1) // 2)
 
@@ -32,8 +33,8 @@ def test_lanes_meet_again(ptx) -> None:
 @pytest.mark.parametrize(
     ("form", "want"),
     [
-        ("up.b32 %r2|%p2, %r1, 3, 0", np.where(np.arange(32) < 3, np.arange(32), np.arange(32) - 3)),
-        ("down.b32 %r2|%p2, %r1, 3, 31", np.where(np.arange(32) > 28, np.arange(32), np.arange(32) + 3)),
+        ("up.b32 %r2|%p2, %r1, 3, 0", np.r_[0:3, 0:29]),
+        ("down.b32 %r2|%p2, %r1, 3, 31", np.r_[3:32, 29:32]),
         ("bfly.b32 %r2|%p2, %r1, 5, 31", np.arange(32) ^ 5),
         ("idx.b32 %r2|%p2, %r1, 2, 0x181f", np.arange(32) // 8 * 8 + 2),
     ],
@@ -92,8 +93,10 @@ def test_cpp_reduction_calls_tables_and_parameters(compiled) -> None:
         """
     struct P { float a[4]; int b; };
     __constant__ float table[4] = {1, 2, 3, 4};
-    __device__ __noinline__ float sum(float x, int n) { float s = 0; for (int i = 0; i < n; i++) s += x * i; return s; }
-    extern "C" __global__ void k(const float *x, float *y, int n, P p, const __grid_constant__ P q) {
+    __device__ __noinline__ float sum(float x, int n) {
+        float s = 0; for (int i = 0; i < n; i++) s += x * i; return s; }
+    extern "C" __global__ void k(
+        const float *x, float *y, int n, P p, const __grid_constant__ P q) {
         __shared__ float s[256]; extern __shared__ float dynamic[];
         int t = threadIdx.x;
         s[t] = t < n ? x[t] : 0; __syncthreads();
@@ -101,7 +104,10 @@ def test_cpp_reduction_calls_tables_and_parameters(compiled) -> None:
         float v = s[0] + sum(p.a[t & 3], t & 7) + q.a[(t + p.b) & 3] + table[t & 3];
         int r[8]; for (int j = 0; j < 8; j++) r[j] = n * j;
         v += r[(t + q.b) & 7];
-        switch (t & 7) { case 0: v += 1; break; case 1: v *= 2; break; case 2: v -= 3; break; case 3: v /= 4; break; case 5: v = -v; break; }
+        switch (t & 7) {
+            case 0: v += 1; break; case 1: v *= 2; break; case 2: v -= 3; break;
+            case 3: v /= 4; break; case 5: v = -v; break;
+        }
         dynamic[t] = v; __syncthreads();
         y[t] = dynamic[255 - t];
     }"""
