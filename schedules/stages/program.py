@@ -15,6 +15,8 @@ import tvm_ffi
 from tvm import ir, s_tir, tirx
 from tvm.ir import prim
 
+#: An annotation of loops whose author knows that their iterations are independent.
+INDEPENDENT = "fewbits.independent"
 #: Reductions whose order and grouping may be changed.
 COMBINERS = (prim.Add, prim.Max, prim.Min, prim.Mul)
 

@@ -17,7 +17,7 @@ from tvm import ir, s_tir, tirx
 from tvm.ir import prim
 from tvm.tirx.script import builder as T
 
-from ...stages.program import Axis, constant, substitute, total, uses
+from ...stages.program import INDEPENDENT, Axis, constant, substitute, total, uses
 from .launch import (
     THREADS,
     bound,
@@ -30,9 +30,6 @@ from .launch import (
     stored_elsewhere,
     when,
 )
-
-#: An annotation of loops whose author knows that their iterations are independent.
-INDEPENDENT = "fewbits.independent"
 
 
 @dataclasses.dataclass(frozen=True)

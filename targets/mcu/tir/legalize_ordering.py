@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from tvm.ir import prim
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from .legalize import LEGALIZATIONS, Legalization, legalizes, several
+from ....schedules.stages.program import INDEPENDENT
+from .legalize import LEGALIZATIONS, Legalization, legalizes
 
 
 def _precedes(a: ir.Expr, b: ir.Expr, descending: bool) -> tuple[ir.Expr, ir.Expr]:
@@ -42,8 +44,12 @@ def _sorted(
         with IRBuilder() as builder:
             with T.seq_scope():
                 rank = T.alloc_buffer((1,), "int32")
-                with T.grid(*data.shape) as at:
-                    at = several(at)
+                with contextlib.ExitStack() as loops:
+                    # No two elements have the same place, so all of them may go at once.
+                    at = [
+                        loops.enter_context(T.serial(0, size, annotations={INDEPENDENT: True}))
+                        for size in data.shape
+                    ]
                     here = ins[0][tuple(at)]
                     T.buffer_store(rank, prim.IntImm("int32", 0), [0])
                     with T.serial(0, length) as other:
