@@ -30,8 +30,12 @@ class Gpu:
     emulated: bool
 
 
-def open_gpu(architecture: str = "sm_90a") -> Gpu:
+def open_gpu(architecture: str = "sm_90a", checks: emulator.Checks | None = None) -> Gpu:
     """The machine's GPU where there is one, else an emulated one of this architecture.
+
+    Args:
+        architecture: of `ARCHITECTURES`.
+        checks: what an emulated one looks for; None for the usual. A real one looks for nothing.
 
     Raises:
         FewbitsError: ``wrong-gpu``: the machine's GPU does not run the architecture's code;
@@ -45,7 +49,7 @@ def open_gpu(architecture: str = "sm_90a") -> Gpu:
     device = tvm.cuda(0)
     if driver.replacement() is not None:
         emulator.reset()
-        emulator.install(architecture)
+        emulator.install(architecture, checks=checks)
         return Gpu(device, wanted, emulated=True)
     major, minor = (int(number) for number in str(device.compute_version).split("."))
     if not wanted.runs_on((major, minor)):
@@ -80,7 +84,12 @@ def unavailable(architecture: str = "sm_90a") -> str | None:
     return None
 
 
-def run_kernel(kernel: Kernel, *arguments: np.ndarray, outputs: int = 1) -> list[np.ndarray]:
+def run_kernel(
+    kernel: Kernel,
+    *arguments: np.ndarray,
+    outputs: int = 1,
+    checks: emulator.Checks | None = None,
+) -> list[np.ndarray]:
     """Compile a kernel, and launch it once on `tvm.cuda(0)`.
 
     Args:
@@ -89,6 +98,7 @@ def run_kernel(kernel: Kernel, *arguments: np.ndarray, outputs: int = 1) -> list
             that elements that the kernel does not write keep it. bfloat16 and FP8 as ml_dtypes
             has them.
         outputs: how many of the last parameters are results.
+        checks: what an emulated GPU looks for, None for the usual.
 
     Returns:
         The results, in order.
@@ -96,7 +106,7 @@ def run_kernel(kernel: Kernel, *arguments: np.ndarray, outputs: int = 1) -> list
     Raises:
         FewbitsError: ``gpu-fault``: the emulated GPU stopped the kernel; those of `open_gpu`.
     """
-    gpu = open_gpu(kernel.architecture.name)
+    gpu = open_gpu(kernel.architecture.name, checks)
     (module,) = compile_kernels([kernel])
     return run_function(module[kernel.name], gpu, *arguments, outputs=outputs)
 

@@ -83,6 +83,35 @@ def test_a_fault_is_an_error_with_the_emulators_words(gpu: testing.Gpu) -> None:
     assert (y == x).all()
 
 
+def test_races_are_found_where_they_are_looked_for(gpu: testing.Gpu) -> None:
+    if not gpu.emulated:
+        pytest.skip("a real GPU does not look for races")
+
+    def reverse(barrier: bool) -> Kernel:
+        @T.prim_func
+        def function(x_ptr: T.handle, y_ptr: T.handle):
+            x = T.match_buffer(x_ptr, (_WIDTH,), "float32")
+            y = T.match_buffer(y_ptr, (_WIDTH,), "float32")
+            T.device_entry()
+            T.cta_id([1])
+            thread = T.thread_id([_WIDTH])
+            kept = T.alloc_buffer((_WIDTH,), "float32", scope="shared")
+            kept[thread] = x[thread]
+            if barrier:
+                T.cuda.cta_sync()
+            y[thread] = kept[_WIDTH - 1 - thread]
+
+        return Kernel("reversed", function, gpu.architecture, "tirx")
+
+    x = np.arange(_WIDTH, dtype=np.float32)
+    checks = emulator.Checks(races=True, shared_initialized=False)
+    (y,) = testing.run_kernel(reverse(True), x, np.zeros_like(x), checks=checks)
+    assert (y == x[::-1]).all()
+    with pytest.raises(FewbitsError) as caught:
+        testing.run_kernel(reverse(False), x, np.zeros_like(x), checks=checks)
+    assert caught.value.code == "gpu-fault"
+
+
 def test_an_error_of_a_launch_has_the_emulators_words(gpu: testing.Gpu) -> None:
     import tvm
 
