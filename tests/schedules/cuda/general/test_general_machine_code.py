@@ -74,20 +74,39 @@ def test_every_function_of_a_model_compiles(
     assert not bad
 
 
-def test_rows_on_a_gpu(gpu: Any, scheduled: Any) -> None:
+#: What is built, and the inputs' shapes; each is one function.
+ON_A_GPU: dict[str, tuple[Any, list[tuple[int, ...]], str]] = {
+    "a block for each row": (
+        lambda emit, x, y: emit(R.nn.softmax(emit(R.add(x, y)))), [(5, 4097), (5, 4097)], "float32",
+    ),
+    "a warp for each row": (
+        lambda emit, x, g, h: emit(R.nn.layer_norm(x, g, h, axes=[-1])),
+        [(5, 768), (768,), (768,)], "float16",
+    ),
+    "a few lanes for each row": (lambda emit, x: emit(R.nn.softmax(x)), [(37, 5)], "float32"),
+    "vectors": (lambda emit, x: emit(R.tanh(x)), [(7, 1000)], "float16"),
+    "transpose": (lambda emit, x: emit(R.permute_dims(x, [0, 2, 1])), [(2, 70, 33)], "float32"),
+    "tiles": (lambda emit, x, y: emit(R.matmul(x, y)), [(70, 33), (33, 65)], "float32"),
+    "arg-max": (lambda emit, x: emit(R.argmax(x, 1)), [(3, 4097)], "float32"),
+    "sort": (lambda emit, x: emit(R.sort(x)), [(3, 50)], "float32"),
+    "convolution": (
+        lambda emit, x, w: emit(R.nn.conv2d(x, w, padding=1)),
+        [(1, 8, 12, 12), (24, 8, 3, 3)], "float32",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("gpu", ["sm_80"], indirect=True)
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_on_a_gpu(gpu: Any, scheduled: Any, name: str) -> None:
     from fewbits.targets.cuda.testing import run_function
 
-    def write(emit: Any, x: Any, other: Any) -> Any:
-        total = emit(R.add(x, other))
-        return relax.Tuple([total, emit(R.nn.softmax(total))])
-
-    x, other = (np.random.default_rng(n).standard_normal((5, 1000)) for n in range(2))
-    x, other = x.astype(np.float32), other.astype(np.float32)
-    built = scheduled(write, (5, 1000), (5, 1000))
-    functions = named(built.module)
-    (name,) = (variable.name_hint for variable in functions.functions)
-    compiled = compile_module(functions, gpu.architecture, "s_tir")
-    results = [np.zeros_like(x), np.zeros_like(x)]
-    got = run_function(compiled[name], gpu, x, other, *results, outputs=2)
-    for here, there in zip(got, built(x, other), strict=True):
-        np.testing.assert_allclose(here, there, rtol=1e-6)
+    write, shapes, dtype = ON_A_GPU[name]
+    built = scheduled(write, *shapes, dtypes=[dtype] * len(shapes))
+    (function,) = built.kernels
+    inputs = [np.random.default_rng(n).standard_normal(s) for n, s in enumerate(shapes)]
+    inputs = [x.astype(dtype) for x in inputs]
+    (want,) = built(*inputs)
+    compiled = compile_module(named(built.module), gpu.architecture, "s_tir")
+    (got,) = run_function(compiled[function], gpu, *inputs, np.zeros_like(want))
+    np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == "float32" else 1e-3, atol=1e-5)
