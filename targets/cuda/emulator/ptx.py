@@ -82,8 +82,13 @@ class _Parser:
             if match.lastgroup == "line":
                 line += 1
             else:
-                self.tokens.append(match.group())
-                self.lines.append(line)
+                token = match.group()
+                # Inline assembly also writes `.reg.b32`.
+                parts = (
+                    ["." + part for part in token[1:].split(".")] if token[0] == "." else [token]
+                )
+                self.tokens += parts
+                self.lines += [line] * len(parts)
         self.tokens += ["", ""]
         self.lines += [line, line]
         self.at = 0

@@ -197,15 +197,37 @@ class Selector(FlowSelection, MemorySelection, WarpSelection, TensorSelection, O
 
     def pack(self, d: ptx.Operand, a: ptx.Vector) -> None:
         total, n = int(self.kind()[1:]), len(a.items)
-        part = f"u{total // n}"
-        refs = [self.write(d, f"u{total}"), *(self.read(item, part) for item in a.items)]
+        bits = total // n
+        if total == 16 or bits == 8:
+            refs = [self.read(item, "u32") for item in a.items]
+            value = refs[0]
+            for position, ref in enumerate(refs[1:], 1):
+                step = self.write(d, f"u{total}")
+                if position < n - 1:
+                    step = self.maker.slot(self.maker.temporary(False))
+                place = [self.number(position * bits), self.number(bits)]
+                self.emit("bfi", [step, ref, value, *place], "u32")
+                value = step
+            return
+        refs = [self.write(d, f"u{total}"), *(self.read(item, f"u{bits}") for item in a.items)]
         self.emit(f"pack{n}_{total}", refs)
 
     def unpack(self, d: ptx.Vector, a: ptx.Operand) -> None:
         total, n = int(self.kind()[1:]), len(d.items)
-        part = f"u{total // n}"
+        bits = total // n
         source = self.read(a, f"u{total}")
-        self.emit(f"unpack{n}_{total}", [*(self.write(item, part) for item in d.items), source])
+        if total == 16 or bits == 8:
+            copy = self.maker.slot(self.maker.temporary(False))
+            self.emit("mov", [copy, source], "u32")
+            for position, item in enumerate(d.items):
+                place = [self.number(position * bits), self.number(bits)]
+                self.emit("bfe", [self.write(item, f"u{bits}"), copy, *place], "u32")
+            return
+        self.emit(f"unpack{n}_{total}", [*(self.write(i, f"u{bits}") for i in d.items), source])
+
+    def number(self, value: int) -> int:
+        """A constant of 32 bits."""
+        return self.maker.constant(value, False)
 
     def do_shf(self) -> None:
         special = (1 if self.has("r") else 0) | (2 if self.has("clamp") else 0)
