@@ -10,10 +10,10 @@ from tvm.relax import transform
 
 from ...schedules.cpu import schedule_module
 from ...schedules.tuning.choices import Choices
+from ..vm.half import refuse_bfloat16, widen_half
 from ..vm.legalize import LEGALIZATIONS
 from ..vm.limits import check_sizes
 from ..vm.shape_functions import order_stores
-from .half import refuse_bfloat16, widen_half
 from .patterns import select_kernels
 
 Step = Callable[[ir.IRModule], ir.IRModule]

@@ -20,6 +20,7 @@ from ...schedules.cuda.architecture import Architecture
 from ...schedules.cuda.dispatch import Chooser
 from ...schedules.cuda.general import schedule_module
 from ...schedules.cuda.template import Kernel
+from ..vm.half import refuse_bfloat16, widen_half
 from ..vm.legalize import LEGALIZATIONS
 from ..vm.limits import check_sizes
 from ..vm.names import Plain, plain_names
@@ -61,10 +62,12 @@ def choose_kernels(
         chooser: knows better than the cost models; None: nobody.
 
     Raises:
-        FewbitsError: ``no-kernel``, ``half-overflow`` for weights that are out of its range.
+        FewbitsError: ``no-kernel``; ``half-overflow`` for weights that are out of its range;
+            ``unsupported-dtype`` for tensors of bfloat16 in the model.
     """
     with architecture.tvm_target():
-        module = transform.DecomposeOpsForInference()(module)
+        refuse_bfloat16(module)
+        module = transform.DecomposeOpsForInference()(widen_half(module))
         selected = select_kernels(module, architecture, dtype, chooser)
         return Chosen(architecture, in_half(selected.module, dtype), selected.kernels)
 

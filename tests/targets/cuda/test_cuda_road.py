@@ -173,6 +173,21 @@ def test_floats_are_stored_as_asked(model, gpu, tmp_path, float_type):
     assert built.manifest["golden"]["difference"] <= (1e-4 if float_type == "float32" else 2e-2)
 
 
+def test_long_sums_of_float16_models_lose_nothing(gpu, tmp_path):
+    """3000 ones: a sum in float16 would stop at 2048."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "dense")],
+        "half",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1, 3000])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, None)],
+        [numpy_helper.from_array(np.ones((3000, 2), np.float16), "w")],
+    )
+    half = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    built = compile_model(half, tmp_path / "out", target="cuda-sm80", recipe="float", tuning=None)
+    got = load(built.folder)(x=np.ones((1, 3000), np.float16))["y"]
+    np.testing.assert_array_equal(got, np.full((1, 2), 3000, np.float16))
+
+
 def test_other_targets_store_floats_in_32_bits(model, tmp_path):
     with pytest.raises(FewbitsError) as caught:
         compile_model(model, tmp_path / "out", target="cpu", recipe="float", float_type="float16")

@@ -1,4 +1,4 @@
-"""Float16 is how values are stored on CPUs, not how they are computed with.
+"""Float16 is how values of a model are stored, not how they are computed with.
 
 A sum in float16 loses what a sum in float32 keeps, and most CPUs convert for every step anyhow. So
 operators that sum or approximate get float32 arguments, and their result is rounded once, as the
@@ -53,7 +53,7 @@ def refuse_bfloat16(module: ir.IRModule) -> None:
         if _dtype(var) == "bfloat16":
             raise FewbitsError(
                 "unsupported-dtype",
-                "CPU libraries have no bfloat16 tensors",
+                "libraries have no bfloat16 tensors",
                 where=var.name,
                 hint="convert the model to float32 or float16",
             )
