@@ -9,11 +9,14 @@ from typing import Any
 
 import fewbits
 import numpy as np
+import onnxruntime
 import pytest
+import tvm
 from fewbits.compiler.importer import import_onnx
 from fewbits.errors import FewbitsError
 from fewbits.schedules.cuda.architecture import ARCHITECTURES
 from fewbits.schedules.cuda.general import schedule_module
+from fewbits.schedules.cuda.replay import replay_module
 from fewbits.targets.cuda.compile import compile_module
 from fewbits.targets.cuda.machine_code import report_module
 from fewbits.targets.cuda.toolchain import find_nvcc
@@ -72,6 +75,24 @@ def test_every_function_of_a_model_compiles(
     assert len(found) >= len(functions.functions)
     bad = {name: (c.stack, c.spill) for name, c in found.items() if c.stack or c.spill}
     assert not bad
+
+
+@pytest.mark.parametrize("model", ["kws", "stories260k"])
+def test_models_mean_the_same(realdata: Any, loops: Any, model: str) -> None:
+    """A whole model of these kernels, replayed, against onnxruntime."""
+    task = realdata.load(model)
+    imported = import_onnx(str(task.model), dynamic=model == "stories260k")
+    session = onnxruntime.InferenceSession(str(task.model))
+    count = 1 if model == "kws" else 2
+    inputs = {port.name: task.inputs[port.name][:count] for port in session.get_inputs()}
+    want = session.run(None, inputs)
+    host = replay_module(schedule_module(loops(imported.module), ARCHITECTURES["sm_80"]))
+    executable = relax.build(host, target=tvm.target.Target({"kind": "llvm", "opt-level": 0}))
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    got = machine["main"](*[tvm.runtime.tensor(x) for x in inputs.values()])
+    tensors = [got] if isinstance(got, tvm.runtime.Tensor) else list(got)
+    for here, there in zip(tensors, want, strict=True):
+        np.testing.assert_allclose(here.numpy(), there, rtol=1e-4, atol=1e-4)
 
 
 #: What is built, and the inputs' shapes; each is one function.
