@@ -36,7 +36,10 @@ def kernel(problem: Linear, sizes: Sizes, name: str) -> Any:
         with T.prim_func():
             T.func_name(name)
             T.func_attr({"global_symbol": name})
-            _Block(Parameters.declare(problem), sizes).emit()
+            block = _Block(Parameters.declare(problem), sizes)
+            # Rather fewer blocks on a multiprocessor than registers in memory.
+            with T.attr({"tirx.launch_bounds_min_blocks_per_sm": 1}):
+                block.emit()
         return function.get()
 
 

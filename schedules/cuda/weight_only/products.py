@@ -31,25 +31,25 @@ def add_chunk(sums: Any, tiles: Sequence[Tile], tokens: Tokens, place: Any, grou
     """
     columns, count = tokens.columns, 4 * tokens.columns
     apart = tiles[0].layout.group is not None
-    parted = T.alloc_buffer((count,), "float32", scope="local") if apart else sums
+    total = count * len(tiles)
+    parted = T.alloc_buffer((total,), "float32", scope="local") if apart else sums
     each = 4 // groups
     for group in range(groups):
-        inside = range(group * each, (group + 1) * each)
-        right = {part: tokens.fragment(place, part) for part in inside}
-        for number, tile in enumerate(tiles):
-            start = number * count
-            base = 0 if apart else start
-            if apart:
-                for i in range(count):
-                    T.buffer_store(parted, tirx.const(0.0, "float32"), [i])
-            for part in inside:
+        if apart:
+            for i in range(total):
+                T.buffer_store(parted, tirx.const(0.0, "float32"), [i])
+        for part in range(group * each, (group + 1) * each):
+            # Just before they are used: reading further ahead would need more registers.
+            right = tokens.fragment(place, part)
+            for number, tile in enumerate(tiles):
                 left = tile.registers(group, part)
                 for column in range(columns):
-                    into = [parted[base + 4 * column + i] for i in range(4)]
-                    words = right[part][2 * column : 2 * column + 2]
-                    multiply(KINDS[tile.dtype], into, left, words)
-            if apart:
+                    at = number * count + 4 * column
+                    words = right[2 * column : 2 * column + 2]
+                    multiply(KINDS[tile.dtype], [parted[at + i] for i in range(4)], left, words)
+        if apart:
+            for number, tile in enumerate(tiles):
                 scales = tile.scales(group)
                 for i in range(count):
-                    total = sums[start + i] + parted[i] * scales[i // 2 % 2]
-                    T.buffer_store(sums, total, [start + i])
+                    at = number * count + i
+                    T.buffer_store(sums, sums[at] + parted[at] * scales[i // 2 % 2], [at])
