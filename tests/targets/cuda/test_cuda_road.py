@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,7 +33,7 @@ def _has_nvcc():
 pytestmark = pytest.mark.skipif(not _has_nvcc(), reason="nvcc is not installed")
 
 
-def _model(batch="batch size", scale=1.0):
+def _model(batch: str | int = "batch size", scale: float = 1.0) -> Any:
     """Two layers with names that no compiler takes, and a softmax."""
     first = (scale * RNG.normal(size=(24, 32)) / 5).astype(np.float32)
     second = (RNG.normal(size=(32, 10)) / 5).astype(np.float32)
@@ -55,7 +56,7 @@ def _model(batch="batch size", scale=1.0):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def _float(model, x):
+def _float(model: Any, x: np.ndarray) -> Any:
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return session.run(None, {"x:0": x})[0]
 
