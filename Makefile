@@ -47,7 +47,7 @@ $(READY): pyproject.toml
 	@$(BIN)/python -c 'import torch' 2>/dev/null || { \
 	  echo "installing $(TORCH)"; $(BIN)/python -m pip install -q $(TORCH); }
 	@echo "installing fewbits and what it needs"
-	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@$(BIN)/python -m pip install -q -e '.[dev,cuda]'
 	@touch $@
 
 demo: $(READY)
