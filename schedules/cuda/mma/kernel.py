@@ -33,11 +33,11 @@ def kernel(problem: Linear, sizes: Sizes, name: str) -> Any:
         with T.prim_func():
             T.func_name(name)
             T.func_attr({"global_symbol": name})
-            _Block(Parameters.declare(problem), sizes).emit()
+            Block(Parameters.declare(problem), sizes).emit()
         return function.get()
 
 
-class _Block:
+class Block:
     """One block of threads: `sizes.rows` by `sizes.columns` results."""
 
     def __init__(self, parameters: Parameters, sizes: Sizes) -> None:
@@ -56,17 +56,7 @@ class _Block:
         self.lane = held(self.thread % 32)
         self.shared = T.alloc_buffer((sizes.shared_bytes,), "uint8", scope="shared.dyn", align=128)
         self.sums = T.alloc_buffer((sizes.sums,), self.kind.accumulator, scope="local")
-        self.left = Tile(
-            self.shared,
-            parameters.x,
-            self.kind,
-            sizes,
-            lines=sizes.rows,
-            offset=0,
-            first=self.first_row,
-            end=parameters.rows,
-            thread=self.thread,
-        )
+        self.left = self.left_tile()
         self.right = Tile(
             self.shared,
             parameters.weight[0],
@@ -76,6 +66,20 @@ class _Block:
             offset=sizes.rows * sizes.depth,
             first=self.first_column,
             end=problem.outputs,
+            thread=self.thread,
+        )
+
+    def left_tile(self) -> Any:
+        """The activations' tile at the start of a stage: whatever has `Tile`'s two methods."""
+        return Tile(
+            self.shared,
+            self.parameters.x,
+            self.kind,
+            self.sizes,
+            lines=self.sizes.rows,
+            offset=0,
+            first=self.first_row,
+            end=self.parameters.rows,
             thread=self.thread,
         )
 

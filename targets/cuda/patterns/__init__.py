@@ -23,6 +23,7 @@ from .attention import emit_attention
 from .dense import decoded_linear, dense_linear, few_bit_linear
 from .followers import Followers, Graph
 from .half_weights import fold_half_weights
+from .integers import emit_integer_layer, find_integer_layers
 from .outliers import outlier_linear
 from .quantized import quantized_linear
 from .selection import Selection
@@ -79,6 +80,9 @@ def select_kernels(
             chains[chain.last] = (layer, chain)
             inner.update(chain.inner)
             taken.update((*chain.inner, chain.last))
+    integers = find_integer_layers(rewriter.bindings, graph)
+    for integer in integers.values():
+        inner.update(integer.inner)
     attention = find_attention(rewriter.bindings, graph)
     for var, value in rewriter.bindings:
         if var in inner:
@@ -89,6 +93,13 @@ def select_kernels(
                 rewriter.replace(var, made)
                 selection.made.add(var)
                 continue
+        if var in integers:
+            made = emit_integer_layer(selection, integers[var])
+            if made is not None:
+                rewriter.replace(var, made)
+                continue
+            for skipped in integers[var].inner:
+                rewriter.keep(skipped)
         if var in chains:
             made = _kernel(selection, *chains[var])
             if made is not None:

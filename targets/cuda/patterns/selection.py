@@ -15,6 +15,7 @@ from ....passes.rewrite import Rewriter, as_array, constant
 from ....schedules.cuda.architecture import Architecture
 from ....schedules.cuda.attention import Attention, attention_caller, attention_kernel
 from ....schedules.cuda.attention.sizes import rule as attention_rule
+from ....schedules.cuda.convolution import Convolve
 from ....schedules.cuda.dispatch import Chooser, Dispatch, digest, dispatch
 from ....schedules.cuda.epilogue import Epilogue, converted, stored_as, then
 from ....schedules.cuda.outliers import (
@@ -59,6 +60,7 @@ class Selection:
         quantized: codes and scales of values that were quantized already.
         notes: which kernels each layer got.
         dispatches: of the products, by their key.
+        convolutions: likewise.
         made: old variables whose values kernels compute; what led to them may have vanished.
     """
 
@@ -77,6 +79,7 @@ class Selection:
         self.notes: dict[str, str] = {}
         self.made: set[relax.Var] = set()
         self.dispatches: dict[str, Dispatch] = {}
+        self.convolutions: dict[str, Convolve] = {}
         self._special: dict[str, tuple[Kernel, Any]] = {}
         self._lists: dict[relax.Expr, tuple[relax.Expr, ...]] = {}
         self._functions: dict[Any, tuple[ir.GlobalVar, Any]] = {}
@@ -85,7 +88,8 @@ class Selection:
     @property
     def kernels(self) -> list[Kernel]:
         """All kernels that host functions launch."""
-        kernels = [kernel for d in self.dispatches.values() for kernel in d.kernels]
+        choices = [*self.dispatches.values(), *self.convolutions.values()]
+        kernels = [kernel for choice in choices for kernel in choice.kernels]
         return kernels + [kernel for kernel, _ in self._special.values()]
 
     def call(
@@ -94,7 +98,7 @@ class Selection:
     ) -> relax.Var:  # fmt: skip
         """Call a PrimFunc, added once per key; several `results` (types) make a tuple."""
         if key not in self._functions:
-            title = self._unique(str(function.attrs["global_symbol"]))
+            title = self.unique(str(function.attrs["global_symbol"]))
             function = function.with_attr("global_symbol", title)
             # A builder gives the variable the function's type, which calls need.
             variable = _relax.BlockBuilder().add_func(function, title)
@@ -158,16 +162,39 @@ class Selection:
             outputs: N.
             chain: the followers.
         """
-        name = str(chain.last.name)
-        rows, inputs = extents_of(operands.x)
-        epilogue, extra = self._epilogue(operands, chain)
-        problem = Linear(int(inputs), outputs, str(_dtype(operands.x)), weight, epilogue)
+        epilogue, extra = self.epilogue(operands, chain)
+        names = str(chain.product.name), str(chain.last.name)
+        y = self.product(operands.x, weight, arrays, outputs, epilogue, extra, names)
+        return self.restored(y, chain, epilogue.dtype)
+
+    def product(
+        self,
+        x: relax.Expr,
+        weight: WeightFormat,
+        arrays: Sequence[np.ndarray] | Sequence[relax.Expr],
+        outputs: int,
+        epilogue: Epilogue,
+        extra: Sequence[relax.Expr],
+        names: tuple[str, str],
+    ) -> relax.Var:
+        """A product [M, N] of x [M, K].
+
+        Args:
+            x: the activations, a new expression.
+            weight: its layout.
+            arrays: its contents, as constants or new expressions.
+            outputs: N.
+            epilogue: what becomes of the sums.
+            extra: its operands, new expressions.
+            names: of the layer, and of the result.
+        """
+        rows, inputs = extents_of(x)
+        problem = Linear(int(inputs), outputs, str(_dtype(x)), weight, epilogue)
         chosen = self._dispatch(problem, rows)
-        self.notes[str(chain.product.name)] = ", ".join(dict.fromkeys(chosen.titles))
+        self.notes[names[0]] = ", ".join(dict.fromkeys(chosen.titles))
         given = [a if isinstance(a, relax.Expr) else constant(a) for a in arrays]
         result = tensor_type((rows, outputs), epilogue.dtype)
-        y = self.call(chosen.name, chosen.host, [operands.x, *given, *extra], [result], name)
-        return self._restored(y, chain, epilogue.dtype)
+        return self.call(chosen.name, chosen.host, [x, *given, *extra], [result], names[1])
 
     def outliers(
         self, operands: Operands, mask: relax.Expr, weight: np.ndarray, chain: Followers
@@ -183,12 +210,12 @@ class Selection:
         name = str(chain.last.name)
         rows, inputs = extents_of(operands.x)
         places, count = self._listed(mask, int(inputs))
-        epilogue, extra = self._epilogue(operands, chain)
+        epilogue, extra = self.epilogue(operands, chain)
         problem = OutlierProduct(
             int(inputs), weight.shape[0], _dtype(operands.x), str(weight.dtype), epilogue
         )
         if problem.key not in self._special:
-            title = self._unique(f"outliers_{self.architecture.name}")
+            title = self.unique(f"outliers_{self.architecture.name}")
             kernel = outlier_product(problem, self.architecture, title)
             host = outlier_caller(problem, self.architecture, kernel)
             self._special[problem.key] = kernel, host
@@ -197,14 +224,14 @@ class Selection:
         given = [operands.x, places, count, constant(weight), *extra]
         result = tensor_type((rows, weight.shape[0]), epilogue.dtype)
         y = self.call(problem.key, host, given, [result], name)
-        return self._restored(y, chain, epilogue.dtype)
+        return self.restored(y, chain, epilogue.dtype)
 
     def _listed(self, mask: relax.Expr, columns: int) -> tuple[relax.Expr, relax.Expr]:
         """The marked columns' list and its length; each mask is listed once."""
         if mask not in self._lists:
             key = f"list {columns}"
             if key not in self._special:
-                title = self._unique(f"list_columns_{self.architecture.name}")
+                title = self.unique(f"list_columns_{self.architecture.name}")
                 self._special[key] = list_columns(columns, self.architecture, title)
             types = [tensor_type((columns,), "int32"), tensor_type((1,), "int32")]
             both = self.call(key, self._special[key][1], [mask], types, "outliers")
@@ -215,7 +242,7 @@ class Selection:
         places, count = self._lists[mask]
         return places, count
 
-    def _restored(self, y: relax.Expr, chain: Followers, dtype: str) -> relax.Var:
+    def restored(self, y: relax.Expr, chain: Followers, dtype: str) -> relax.Var:
         """A kernel's result [M, N] with the shape and type of the chain's last variable."""
         name = str(chain.last.name)
         sizes = extents_of(chain.last)
@@ -229,14 +256,15 @@ class Selection:
     def attention(self, problem: Attention) -> tuple[Kernel, Any]:
         """The kernel of attention and the host function that launches it, made once."""
         if problem.key not in self._special:
-            name = self._unique(f"attention_{self.architecture.name}")
+            name = self.unique(f"attention_{self.architecture.name}")
             sizes = attention_rule(problem, self.architecture.shared_memory)
             kernel = attention_kernel(problem, self.architecture, sizes, name)
             host = attention_caller(problem, self.architecture, kernel)
             self._special[problem.key] = kernel, host
         return self._special[problem.key]
 
-    def _epilogue(self, operands: Operands, chain: Followers) -> tuple[Epilogue, list[relax.Expr]]:
+    def epilogue(self, operands: Operands, chain: Followers) -> tuple[Epilogue, list[relax.Expr]]:
+        """From the sum to the chain's result as it is stored, and what that reads."""
         epilogue = then(operands.meaning, chain.epilogue)
         given = list(operands.extra)
         places = len(given)
@@ -261,7 +289,7 @@ class Selection:
         known = int(rows) if isinstance(rows, int) else None
         label = f"{key} M={known}"
         if label not in self.dispatches:
-            name = self._unique(f"linear_{digest(problem)}")
+            name = self.unique(f"linear_{digest(problem)}")
             self.dispatches[label] = dispatch(
                 problem, self.architecture, name, rows=known, chooser=self.chooser
             )
@@ -278,7 +306,8 @@ class Selection:
             module.update_func(variable, function)
         return module
 
-    def _unique(self, title: str) -> str:
+    def unique(self, title: str) -> str:
+        """The title, with a number where a function of the module has it."""
         name, count = title, 1
         while name in self._names:
             count += 1
