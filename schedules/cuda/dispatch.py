@@ -35,11 +35,19 @@ _SHARING = 1.1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """A template with sizes, for a bucket."""
+    """A template with sizes, for a bucket.
+
+    Attributes:
+        template: makes the kernel.
+        sizes: out of its space.
+        seconds: by the cost model, or measured.
+        measured: whether a measurement said so; such a choice is not replaced by a neighbour's.
+    """
 
     template: Template
     sizes: Any
     seconds: float = 0.0
+    measured: bool = False
 
     @property
     def label(self) -> str:
@@ -50,9 +58,8 @@ class Choice:
     def title(self) -> str:
         """The kernel in a report: the template, and the results of a block where it has tiles."""
         rows, columns = (getattr(self.sizes, side, None) for side in ("rows", "columns"))
-        if rows is None or columns is None:
-            return self.template.name
-        return f"{self.template.name} {rows}x{columns}"
+        tile = "" if rows is None or columns is None else f" {rows}x{columns}"
+        return f"{self.template.name}{tile}{' (tuned)' if self.measured else ''}"
 
 
 class Chooser(Protocol):
@@ -112,7 +119,7 @@ def dispatch(
     if not options:
         raise _no_kernel(problem, architecture)
     buckets = [rows] if rows is not None else _buckets(most)
-    choices = [_choose(problem, architecture, bound, options, chooser) for bound in buckets]
+    choices = [choose(problem, architecture, bound, options, chooser) for bound in buckets]
     choices = _shared(problem, architecture, buckets, choices)
     by_label = {choice.label: choice for choice in choices}
     labels = list(by_label)
@@ -153,13 +160,25 @@ def _buckets(most: int | None) -> list[int]:
     return [*inside, most]
 
 
-def _choose(
+def choose(
     problem: Linear,
     architecture: Architecture,
     rows: int,
     options: Sequence[Template],
-    chooser: Chooser | None,
+    chooser: Chooser | None = None,
 ) -> Choice:
+    """The kernel for about this many rows, before neighbours share theirs.
+
+    Args:
+        problem: the product.
+        architecture: what the kernel is for.
+        rows: about how many there are.
+        options: templates that take the product.
+        chooser: asked before the cost models.
+
+    Raises:
+        FewbitsError: ``no-kernel`` where none of the templates has sizes for it.
+    """
     known = None
     if chooser is not None:
         known = chooser.choose(problem, architecture, rows, options)
@@ -186,7 +205,7 @@ def _shared(
     result = list(choices)
     for place in range(len(result) - 2, -1, -1):
         mine, next_one = result[place], result[place + 1]
-        if mine.label == next_one.label:
+        if mine.measured or mine.label == next_one.label:
             continue
         seconds = next_one.template.seconds(problem, architecture, buckets[place], next_one.sizes)
         if seconds <= _SHARING * mine.seconds:

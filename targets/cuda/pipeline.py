@@ -29,7 +29,7 @@ from .compile import compile_kernels, compiling
 from .graphs import allow_graphs
 from .half import in_half
 from .hosts import prepare_hosts
-from .patterns import select_kernels
+from .patterns import LayerProduct, select_kernels
 from .placement import check_placement
 
 Step = Callable[[ir.IRModule], ir.IRModule]
@@ -43,11 +43,13 @@ class Chosen:
         architecture: which.
         module: the graph; ``kernels`` of ``main`` says what each layer got.
         kernels: what its host functions call by name.
+        products: of the layers, in order.
     """
 
     architecture: Architecture
     module: ir.IRModule
     kernels: tuple[Kernel, ...]
+    products: tuple[LayerProduct, ...] = ()
 
 
 def choose_kernels(
@@ -69,7 +71,8 @@ def choose_kernels(
         refuse_bfloat16(module)
         module = transform.DecomposeOpsForInference()(widen_half(module))
         selected = select_kernels(module, architecture, dtype, chooser)
-        return Chosen(architecture, in_half(selected.module, dtype), selected.kernels)
+        module = in_half(selected.module, dtype)
+        return Chosen(architecture, module, selected.kernels, selected.products)
 
 
 def lower_to_tir(chosen: Chosen) -> Plain:

@@ -26,7 +26,7 @@ from .half_weights import fold_half_weights
 from .integers import emit_integer_layer, find_integer_layers
 from .outliers import outlier_linear
 from .quantized import quantized_linear
-from .selection import Selection
+from .selection import LayerProduct, Selection
 
 Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 
@@ -47,10 +47,12 @@ class Selected:
         module: the graph, with a host function per product and unscheduled PrimFuncs for
             quantization; the attribute ``kernels`` of ``main`` says what each layer got.
         kernels: what the host functions call by name, to be compiled and joined.
+        products: of the layers, in order.
     """
 
     module: ir.IRModule
     kernels: tuple[Kernel, ...]
+    products: tuple[LayerProduct, ...] = ()
 
 
 def select_kernels(
@@ -109,7 +111,7 @@ def select_kernels(
             for skipped in chains[var][1].inner:
                 rewriter.keep(skipped)
         rewriter.keep(var, value)
-    return Selected(selection.finish(), tuple(selection.kernels))
+    return Selected(selection.finish(), tuple(selection.kernels), tuple(selection.products))
 
 
 def _kernel(selection: Selection, layer: Layer, chain: Followers) -> relax.Var | None:

@@ -35,6 +35,21 @@ _relax: Any = relax
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class LayerProduct:
+    """A layer's product, as its kernel is asked for.
+
+    Attributes:
+        problem: the product.
+        rows: of x: a number, or an expression of the model's open sizes.
+        layer: the layer's name.
+    """
+
+    problem: Linear
+    rows: Extent
+    layer: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Operands:
     """What a product's kernel gets besides the weight.
 
@@ -60,6 +75,7 @@ class Selection:
         quantized: codes and scales of values that were quantized already.
         notes: which kernels each layer got.
         dispatches: of the products, by their key.
+        products: each layer's product, in order: what tuning tunes.
         convolutions: likewise.
         made: old variables whose values kernels compute; what led to them may have vanished.
     """
@@ -79,6 +95,7 @@ class Selection:
         self.notes: dict[str, str] = {}
         self.made: set[relax.Var] = set()
         self.dispatches: dict[str, Dispatch] = {}
+        self.products: list[LayerProduct] = []
         self.convolutions: dict[str, Convolve] = {}
         self._special: dict[str, tuple[Kernel, Any]] = {}
         self._lists: dict[relax.Expr, tuple[relax.Expr, ...]] = {}
@@ -190,6 +207,7 @@ class Selection:
         """
         rows, inputs = extents_of(x)
         problem = Linear(int(inputs), outputs, str(_dtype(x)), weight, epilogue)
+        self.products.append(LayerProduct(problem, rows, names[0]))
         chosen = self._dispatch(problem, rows)
         self.notes[names[0]] = ", ".join(dict.fromkeys(chosen.titles))
         given = [a if isinstance(a, relax.Expr) else constant(a) for a in arrays]
