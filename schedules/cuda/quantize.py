@@ -56,11 +56,12 @@ class QuantizeRows:
     def build(self) -> Any:
         """The PrimFunc: x, [factors], [scale], codes, [scales]."""
         rows = [tirx.Var(f"m{place}", "int64") for place in range(self.leading)]
-        x = te.placeholder((*rows, self.columns), self.source, "x")
+        columns, one = _size(self.columns), _size(1)
+        x = te.placeholder((*rows, columns), self.source, "x")
         inputs = [x]
         factors = None
         if self.factors:
-            factors = te.placeholder((self.columns,), "float32", "factors")
+            factors = te.placeholder((columns,), "float32", "factors")
             inputs.append(factors)
 
         def at(place: Sequence[Any]) -> Any:
@@ -70,14 +71,14 @@ class QuantizeRows:
 
         outputs = []
         if self.scales == "static":
-            scale = te.placeholder((1,), "float32", "scale")
+            scale = te.placeholder((one,), "float32", "scale")
             inputs.append(scale)
         else:
             scale = self._scale(rows, at)
             outputs.append(scale)
         per_row = self.scales == "token"
         codes = te.compute(
-            (*rows, self.columns),
+            (*rows, columns),
             lambda *place: self._code(at(place) / scale[place[:-1] if per_row else (0,)]),
             name="codes",
         )
@@ -85,15 +86,15 @@ class QuantizeRows:
         return function.with_attr("global_symbol", self.name)
 
     def _scale(self, rows: Sequence[Any], at: Callable[[Sequence[Any]], Any]) -> Any:
-        k = te.reduce_axis((0, self.columns), "k")
+        k = te.reduce_axis((_size(0), _size(self.columns)), "k")
         largest = te.compute(
             rows, lambda *m: te.max(tirx.abs(at((*m, k))), axis=k), name="magnitude"
         )
         if self.scales == "tensor":
             of_rows = largest
-            axes = [te.reduce_axis((0, size)) for size in rows]
+            axes = [te.reduce_axis((_size(0), size)) for size in rows]
             largest = te.compute(
-                (1,), lambda _: te.max(of_rows[tuple(axes)], axis=axes), name="largest"
+                (_size(1),), lambda _: te.max(of_rows[tuple(axes)], axis=axes), name="largest"
             )
         reach, smallest = _float(self.reach), _float(_SMALLEST)
         return te.compute(
@@ -111,6 +112,11 @@ class QuantizeRows:
         if self.levels is not None and self.levels != self.codes:
             value = tirx.Cast(self.levels, value)
         return tirx.Cast(self.codes, value)
+
+
+def _size(value: int) -> Any:
+    """All sizes are of 64 bits, as Relax's are: functions are joined only where types are equal."""
+    return prim.IntImm("int64", value)
 
 
 def _float(value: float) -> Any:

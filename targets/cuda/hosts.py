@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from tvm import ir, tirx
+from tvm import ir, s_tir, tirx
 
 #: What TVM puts before the names of functions that take packed arguments.
 _PREFIX = "__tvm_ffi_"
@@ -32,7 +32,9 @@ def prepare_hosts(module: ir.IRModule, kernels: Collection[str]) -> ir.IRModule:
     """
     found = {v: f for v, f in module.functions_items() if is_host(f)}
     for variable, function in found.items():
-        body = _once(function.body, kernels)
+        # TVM looks for a reshape in functions of one operand, and expects a block there.
+        root = s_tir.SBlock([], [], [], "root", _once(function.body, kernels))
+        body = s_tir.SBlockRealize([], True, root)
         module.update_func(variable, function.with_body(body).with_attr("op_pattern", _OPAQUE))
     return module
 

@@ -92,13 +92,14 @@ class _Merger:
                 done.append(bindings.pop(0))
                 continue
             group, late, made = found
-            last = max(n for n, each in enumerate(bindings) if each.var in group)
+            last = max(n for n, b in enumerate(bindings) if b.var in group and _is_call(b))
             rest = [each for each in bindings[: last + 1] if each.var not in group]
             early = [each for each in rest if each.var not in late]
             after = [each for each in rest if each.var in late]
             for each in made.bindings:
                 self.reads[each.var] = set(relax.analysis.free_vars(each.value))
-            bindings = [*early, *made.bindings, *after, *bindings[last + 1 :]]
+            behind = [each for each in bindings[last + 1 :] if each.var not in group]
+            bindings = [*early, *made.bindings, *after, *behind]
         return done
 
     def _group(
@@ -108,20 +109,22 @@ class _Merger:
         wait for it, and its outline."""
         if not self._mergeable(bindings[0]):
             return None
-        group = [bindings[0]]
-        own, late = {bindings[0].var}, set[Any]()
+        group = _with_results(bindings[0], bindings)
+        own, late = {each.var for each in group}, set[Any]()
         calls = 1
         for each in bindings[1:_HORIZON]:
             reads = self.reads[each.var]
-            if not reads & (own | late):
+            if each.var in own or not reads & (own | late):
                 continue
-            joins = not reads & late
-            if joins and not isinstance(each.value, relax.TupleGetItem):
-                joins = self._mergeable(each) and self._joins([*group, each], bindings, results)
-                calls += joins
-            if joins:
-                group.append(each)
-                own.add(each.var)
+            new = _with_results(each, bindings)
+            if (
+                not reads & late
+                and self._mergeable(each)
+                and self._joins([*group, *new], bindings, results)
+            ):
+                group += new
+                own |= {one.var for one in new}
+                calls += 1
             else:
                 late.add(each.var)
         made = self._outline(group, bindings, results) if calls > 1 else None
@@ -191,6 +194,19 @@ class _Merger:
         answer = len(made) == 1 and isinstance(made[0], tirx.PrimFunc) and _one_kernel(made[0])
         self.tried.append((trial.function, answer))
         return answer
+
+
+def _with_results(
+    binding: relax.VarBinding, bindings: Sequence[relax.VarBinding]
+) -> list[relax.VarBinding]:
+    """A call with the bindings that take its tuple apart."""
+    items = [
+        each
+        for each in bindings
+        if isinstance(each.value, relax.TupleGetItem)
+        and each.value.tuple_value.same_as(binding.var)
+    ]
+    return [binding, *items]
 
 
 def _is_call(binding: relax.VarBinding) -> bool:
