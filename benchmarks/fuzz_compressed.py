@@ -26,8 +26,8 @@ from fewbits.compiler.driver import Compilation
 from fewbits.compiler.options import Options
 from fewbits.compiler.recipe import Recipe
 from fewbits.errors import FewbitsError
-from fewbits.targets.vm.layers import layer_rows
 from fewbits.targets.cpu.product import CpuProduct
+from fewbits.targets.vm.layers import layer_rows
 from onnx import TensorProto, helper, numpy_helper
 
 from . import isolated
@@ -40,6 +40,7 @@ FORMATS = (
     "quantile3", "dynamic4", "dynamic8", "flint4", "pot4", "log8x16", "bcq2", "bcq3", "ant4",
 )  # fmt: skip
 SIZES = (1, 2, 3, 5, 7, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 200, 257)
+ROWS = (1, 1, 2, 3, 7, 16, 33)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +64,19 @@ class _Random:
         return self._random.standard_normal(shape).astype(np.float32)
 
 
-def draw(seed: int) -> Draw:
-    """The layer, recipe and inputs of a seed."""
+def draw(seed: int, rows: Sequence[int] = ROWS) -> Draw:
+    """The layer, recipe and inputs of a seed; `rows` are how many a product may have."""
     random = _Random(seed)
     kind = random.pick(["dense", "dense", "dense", "dense", "gemm", "conv", "conv1d", "embedding"])
-    model, data, sizes = _layer(random, kind)
+    model, data, sizes = _layer(random, kind, rows)
     passes, words = _passes(random, kind)
     return Draw(model, ("canonicalize", *passes), data, f"{kind} {sizes} {words}")
 
 
-def _layer(random: _Random, kind: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray], str]:
-    k, n, rows = random.pick(SIZES), random.pick(SIZES), random.pick([1, 1, 2, 3, 7, 16, 33])
+def _layer(
+    random: _Random, kind: str, numbers: Sequence[int]
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray], str]:
+    k, n, rows = random.pick(SIZES), random.pick(SIZES), random.pick(numbers)
     batch = random.pick(["N", 1])
     samples = 3
     constants: dict[str, np.ndarray] = {}

@@ -60,7 +60,7 @@ def run(job: Job) -> Finding:
     model = graphs.random_model(job.seed)
     samples = graphs.random_samples(model, SAMPLES, job.seed)
     if job.batch:
-        _open_batch(model, job.batch)
+        open_batch(model, job.batch)
     options = Options(target="cpu", recipe=job.recipe, to="lower")
     finding = partial(Finding, job.seed, job.label)
     try:
@@ -78,7 +78,8 @@ def run(job: Job) -> Finding:
         return finding("exception", traceback.format_exc())
 
 
-def _open_batch(model: onnx.ModelProto, name: str) -> None:
+def open_batch(model: onnx.ModelProto, name: str) -> None:
+    """The batch of all inputs becomes a symbol; the outputs say nothing about their shapes."""
     for value in (*model.graph.input, *model.graph.output):
         size = value.type.tensor_type.shape.dim[0]
         if size.dim_value == 1 and value in model.graph.input:

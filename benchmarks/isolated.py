@@ -10,7 +10,7 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-#: Longest that one item may take, in seconds.
+#: Longest that one item may take, in seconds, unless a caller says otherwise.
 PATIENCE = 60
 
 
@@ -18,6 +18,7 @@ def each(
     work: Callable[[_Item], _Result],
     items: Sequence[_Item],
     crashed: Callable[[_Item, str], _Result],
+    patience: float = PATIENCE,
 ) -> Iterator[_Result]:
     """``work(item)`` of every item in order, all in one child until that dies.
 
@@ -25,6 +26,7 @@ def each(
         work: in the child; what it returns is pickled. The child is forked, so it sees everything.
         items: they stay where they are.
         crashed: the result for an item during which the child died or went silent.
+        patience: longest that one item may take, in seconds.
     """
     context = multiprocessing.get_context("fork")
     done = 0
@@ -34,7 +36,7 @@ def each(
         child.start()
         theirs.close()
         try:
-            while done < len(items) and ours.poll(PATIENCE):
+            while done < len(items) and ours.poll(patience):
                 result = ours.recv()
                 done += 1
                 yield result
@@ -48,7 +50,7 @@ def each(
             child.join()
             ours.close()
         if done < len(items):
-            yield crashed(items[done], f"no answer in {PATIENCE} s")
+            yield crashed(items[done], f"no answer in {patience:g} s")
             done += 1
 
 

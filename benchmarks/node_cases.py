@@ -4,6 +4,7 @@
     python -m benchmarks.node_cases --docs docs/operators.md # and the page about it
     python -m benchmarks.node_cases --target cpu             # the same for CPU libraries
     python -m benchmarks.node_cases --target cpu --symbolic  # every size of the input open
+    python -m benchmarks.node_cases --target cuda-sm80       # in the emulated GPU
 
 Every case whose operators the importer claims: all inputs but the first are constants, as weights
 are; the module is evaluated by the oracle, canonicalized, lowered for the target ``c``, compiled
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import re
 import tempfile
 import textwrap
@@ -39,6 +41,12 @@ from fewbits.targets.mcu.target import get_target
 from . import batch, isolated
 
 BATCH = 120
+#: Cases in one library for GPUs.
+LIBRARY = 24
+#: Relative and absolute tolerance where floats are stored in float16, whatever the case allows.
+HALF = (1e-2, 1e-2)
+#: Architectures by target.
+CUDA = {"cuda-sm80": "sm_80", "cuda-sm89": "sm_89", "cuda-sm90a": "sm_90a"}
 Verdict = Literal["passed", "refused", "failed"]
 VERDICTS: tuple[Verdict, ...] = ("passed", "refused", "failed")
 _QUOTED = re.compile(r"'[^']*'|\[\d[\d, ]*\]")
@@ -187,6 +195,79 @@ def run_cpu(case: Any, *, symbolic: bool = False) -> Result:
     return _result(case, "passed", "")
 
 
+def sweep_cuda(
+    cases: Sequence[Any], architecture: str, dtype: str = "float32", *, symbolic: bool = False
+) -> Iterator[Result]:
+    """The same in the emulated GPU, several cases in one library.
+
+    Args:
+        cases: ONNX's.
+        architecture: e.g. ``"sm_80"``.
+        dtype: what floats are stored in. float16 is compared with `HALF`'s tolerance.
+        symbolic: leave every size of the input open.
+    """
+    run = functools.partial(run_cuda, architecture=architecture, dtype=dtype, symbolic=symbolic)
+    groups = [cases[start : start + LIBRARY] for start in range(0, len(cases), LIBRARY)]
+    for group, results in zip(
+        groups, isolated.each(run, groups, lambda group, reason: reason), strict=True
+    ):
+        if not isinstance(results, str):
+            yield from results
+            continue
+        for case, found in zip(
+            group,
+            isolated.each(lambda one: run([one]), group, lambda one, reason: reason),
+            strict=True,
+        ):
+            yield _result(case, "failed", found) if isinstance(found, str) else found[0]
+
+
+def run_cuda(
+    cases: Sequence[Any], architecture: str, dtype: str = "float32", *, symbolic: bool = False
+) -> list[Result]:
+    """Some cases in the emulated GPU, from one library."""
+    from .node_cases_cuda import Lowered, lowered, outputs_of
+
+    ready: list[tuple[Any, list[np.ndarray], Lowered]] = []
+    results: dict[str, Result] = {}
+    for case in cases:
+        data = _data(case)
+        if isinstance(data, Result):
+            results[case.name] = data
+            continue
+        given, expected = data
+        try:
+            made = lowered(case.model, given, architecture, dtype, symbolic=symbolic)
+            ready.append((case, expected, made))
+        except FewbitsError as error:
+            results[case.name] = _result(case, "refused", f"[{error.code}] {error.message}")
+        except Exception as error:
+            results[case.name] = _result(case, "failed", f"{type(error).__name__}: {error}")
+    outputs = outputs_of([made for _, _, made in ready], architecture) if ready else []
+    for (case, expected, made), found in zip(ready, outputs, strict=True):
+        if isinstance(found, FewbitsError):
+            results[case.name] = _result(case, "failed", found.message)
+            continue
+        tolerance = (float(case.rtol), float(case.atol))
+        problems = _problems("oracle", made.oracle, expected, tolerance)
+        if dtype != "float32":
+            tolerance = max(tolerance[0], HALF[0]), max(tolerance[1], HALF[1])
+        problems += _problems("library", found, expected, tolerance)
+        verdict: Verdict = "failed" if problems else "passed"
+        results[case.name] = _result(case, verdict, "; ".join(problems))
+    return [results[case.name] for case in cases]
+
+
+def _problems(
+    who: str,
+    found: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    tolerance: tuple[float, float],
+) -> list[str]:
+    compared = (difference(*pair, tolerance) for pair in zip(found, expected, strict=True))
+    return [f"{who}: {problem}" for problem in compared if problem]
+
+
 def _result(case: Any, verdict: Verdict, reason: object) -> Result:
     text = " ".join(str(reason).split())
     return Result(case.name, operator_of(case), verdict, text[:300])
@@ -277,6 +358,16 @@ _ABOUT = {
         same C.""",
     "cpu": """Other CPU targets differ in instructions alone. What microcontrollers accept is in
         [operators](operators.md).""",
+    "cuda-sm80": """The library runs in the emulated GPU, floats are stored in float32 (`--float
+        float32`), and ONNX's tolerances hold. What microcontrollers and CPUs accept is in
+        [operators](operators.md) and [operators on CPUs](operators-cpu.md).""",
+}
+
+#: Title and command of a target's page.
+_PAGES = {
+    "c": ("Operators", "--docs docs/operators.md"),
+    "cpu": ("Operators on CPUs", "--target cpu --docs docs/operators-cpu.md"),
+    "cuda-sm80": ("Operators on GPUs", "--target cuda-sm80 --docs docs/operators-cuda.md"),
 }
 
 
@@ -290,10 +381,8 @@ def page(results: Sequence[Result], target: str = "c") -> str:
         error that says why, and {total["failed"]} fail. All inputs but the first are constants.
         {_ABOUT[target]} Cases that write an operator out in simpler ones (`..._expanded`) count for
         that operator."""
-    filled = textwrap.fill(" ".join(summary.split()), 100)
-    title, command = ("Operators", "--docs docs/operators.md")
-    if target == "cpu":
-        title, command = ("Operators on CPUs", "--target cpu --docs docs/operators-cpu.md")
+    filled = textwrap.fill(" ".join(summary.split()), 100, break_on_hyphens=False)
+    title, command = _PAGES[target]
     return f"""# {title}
 
 {filled}
@@ -312,24 +401,39 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="write the documentation page here")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--verbose", action="store_true", help="list what does not pass")
-    parser.add_argument("--target", choices=["c", "cpu"], default="c")
-    parser.add_argument("--symbolic", action="store_true", help="on cpu: leave all sizes open")
+    parser.add_argument("--target", choices=["c", "cpu", *CUDA], default="c")
+    parser.add_argument("--symbolic", action="store_true", help="leave all sizes open")
+    parser.add_argument(
+        "--float", dest="dtype", choices=["float32", "float16", "bfloat16"], default="float32",
+        help="on GPUs: what floats are stored in",
+    )  # fmt: skip
     parser.add_argument("--slice", default="", help="FROM:TO:STEP of the cases, as in Python")
+    parser.add_argument("--sample", type=int, help="about so many cases, evenly spread")
     arguments = parser.parse_args()
-    if arguments.symbolic and arguments.target != "cpu":
-        parser.error("--symbolic is for --target cpu")
+    target, symbolic = arguments.target, arguments.symbolic
+    if symbolic and target == "c":
+        parser.error("--symbolic is for CPUs and GPUs")
+    if arguments.docs and target not in _PAGES:
+        parser.error(f"--docs is for {', '.join(_PAGES)}")
+    if arguments.docs and (symbolic or arguments.dtype != "float32"):
+        parser.error("--docs is for known sizes and float32")
     cases = [case for case in claimed_cases() if arguments.only in case.name]
     cases = cases[slice(*(int(n) if n else None for n in arguments.slice.split(":")))]
+    if arguments.sample:
+        cases = cases[:: max(1, len(cases) // arguments.sample)]
+    if target == "c":
+        found = sweep(cases)
+    elif target == "cpu":
+        found = sweep_cpu(cases, symbolic=symbolic)
+    else:
+        found = sweep_cuda(cases, CUDA[target], arguments.dtype, symbolic=symbolic)
     results = []
-    found = (
-        sweep(cases) if arguments.target == "c" else sweep_cpu(cases, symbolic=arguments.symbolic)
-    )
     for one in found:
         results.append(one)
         if arguments.verbose and one.verdict != "passed":
             print(f"{one.verdict} {one.name} ({one.operator}): {one.reason}", flush=True)
     if arguments.docs:
-        arguments.docs.write_text(page(results, arguments.target), encoding="utf-8")
+        arguments.docs.write_text(page(results, target), encoding="utf-8")
     print(table(results))
 
 

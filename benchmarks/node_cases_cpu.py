@@ -53,14 +53,14 @@ def outputs_of(
     (first, array), *rest = given.items()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        imported = _imported(model, first, array.shape, dict(rest), symbolic=symbolic)
-    module = Canonicalize().apply(imported.module, PassContext(seed=0))
+        found = imported(model, first, array.shape, dict(rest), symbolic=symbolic)
+    module = Canonicalize().apply(found.module, PassContext(seed=0))
     outputs = run_here(module, [array])  # first of all, as it may be refused
-    oracle = Evaluator(imported.module)({first: torch.from_numpy(np.array(array))})
+    oracle = Evaluator(found.module)({first: torch.from_numpy(np.array(array))})
     return [value.numpy() for value in oracle.values()], outputs
 
 
-def _imported(
+def imported(
     model: onnx.ModelProto,
     name: str,
     shape: tuple[int, ...],
@@ -68,6 +68,7 @@ def _imported(
     *,
     symbolic: bool,
 ) -> ImportedModel:
+    """A case with its first input alone, and with names for its sizes where they are symbolic."""
     if not symbolic:
         return import_onnx(model, shapes={name: shape}, constants=constants)
     if not all(shape) or not shape:

@@ -90,7 +90,8 @@ def _raised_codes() -> Iterator[str]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
             name = node.func.id if isinstance(node.func, ast.Name) else name
             first = node.args[0]
-            if not (name == "FewbitsError" or name.lstrip("_") in ("error", "refuse", "fail")):
+            makes = name in ("FewbitsError", "__init__")  # its own, or that of a kind of it
+            if not (makes or name.lstrip("_") in ("error", "refuse", "fail")):
                 continue
             for part in ast.walk(first):
                 text = part.value if isinstance(part, ast.Constant) else None
