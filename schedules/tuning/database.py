@@ -7,24 +7,19 @@ contradict each other the last one holds.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from tvm import target as tvm_target
 
-from ...errors import FewbitsError
 from .choices import Sizes
-from .folder import VARIABLE
+from .lines import read_lines, replace_lines
 
 _Positive = Annotated[int, pydantic.Field(ge=1, le=1 << 20)]
 _Time = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
@@ -118,20 +113,9 @@ class Database:
         Raises:
             FewbitsError: ``unreadable-file``.
         """
-        try:
-            text = self.path(cpu).read_bytes().decode("utf-8", errors="replace")
-        except (FileNotFoundError, NotADirectoryError):
-            return [], 0
-        except OSError as error:
-            raise FewbitsError(
-                "unreadable-file",
-                f"cannot read tuning records: {error.strerror or error}",
-                where=str(self.path(cpu)),
-                hint=f"name another folder, or set {VARIABLE}=off",
-            ) from error
         records: list[Record] = []
         lost = 0
-        for line in filter(str.strip, text.splitlines()):
+        for line in read_lines(self.path(cpu)):
             record = _parsed(line)
             if record is None or record.cpu != cpu.key:
                 lost += 1
@@ -158,34 +142,16 @@ class Database:
         Raises:
             FewbitsError: ``output-not-writable``.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                kept = [
-                    other.line()
-                    for other in self.read(cpu)[0]
-                    if (other.workload, other.bindings) != (record.workload, record.bindings)
-                ]
-                handle, name = tempfile.mkstemp(prefix=".records-", dir=self.folder)
-                try:
-                    with os.fdopen(handle, "w", encoding="utf-8") as file:
-                        file.write("".join(f"{line}\n" for line in [*kept, record.line()]))
-                    Path(name).replace(self.path(cpu))
-                finally:
-                    Path(name).unlink(missing_ok=True)
-        except OSError as error:
-            raise FewbitsError(
-                "output-not-writable",
-                f"cannot keep tuning records: {error.strerror or error}",
-                where=str(self.folder),
-                hint="choose another folder with --database",
-            ) from error
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        def lines() -> list[str]:
+            kept = [
+                other.line()
+                for other in self.read(cpu)[0]
+                if (other.workload, other.bindings) != (record.workload, record.bindings)
+            ]
+            return [*kept, record.line()]
+
+        replace_lines(self.path(cpu), lines)
 
 
 def _parsed(line: str) -> Record | None:
