@@ -29,6 +29,7 @@ from .compile import compile_kernels, compiling
 from .graphs import allow_graphs
 from .half import in_half
 from .hosts import prepare_hosts
+from .layout import channels_last
 from .patterns import LayerProduct, select_kernels
 from .placement import check_placement
 
@@ -70,6 +71,8 @@ def choose_kernels(
     with architecture.tvm_target():
         refuse_bfloat16(module)
         module = transform.DecomposeOpsForInference()(widen_half(module))
+        if dtype != "float32":  # tensor cores' types
+            module = channels_last(module)
         selected = select_kernels(module, architecture, dtype, chooser)
         module = in_half(selected.module, dtype)
         return Chosen(architecture, module, selected.kernels, selected.products)

@@ -21,6 +21,7 @@ from ....schedules.cuda.template import Kernel
 from ...vm.attention import find_attention
 from .attention import emit_attention
 from .dense import decoded_linear, dense_linear, few_bit_linear
+from .float_convolution import float_convolution, quantized_convolution
 from .followers import Followers, Graph
 from .half_weights import fold_half_weights
 from .integers import emit_integer_layer, find_integer_layers
@@ -30,13 +31,17 @@ from .selection import LayerProduct, Selection
 
 Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 
-RULES: tuple[Rule, ...] = (
-    quantized_linear,
-    outlier_linear,
-    few_bit_linear,
-    dense_linear,
-    decoded_linear,
-)
+#: By the kind of layer. Embeddings are no products.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "linear": (
+        quantized_linear,
+        outlier_linear,
+        few_bit_linear,
+        dense_linear,
+        decoded_linear,
+    ),
+    "convolution": (quantized_convolution, float_convolution),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +82,7 @@ def select_kernels(
     inner: set[relax.Var] = set()
     taken: set[relax.Var] = set()
     for layer in find_layers(module):
-        if layer.kind == "linear":
+        if layer.kind in RULES:
             chain = graph.followers(layer.var, taken)
             chains[chain.last] = (layer, chain)
             inner.update(chain.inner)
@@ -115,7 +120,7 @@ def select_kernels(
 
 
 def _kernel(selection: Selection, layer: Layer, chain: Followers) -> relax.Var | None:
-    for rule in RULES:
+    for rule in RULES[layer.kind]:
         made = rule(selection, layer, chain)
         if made is not None:
             return made

@@ -96,9 +96,10 @@ def emit_convolution(
     rows = rows_of((sizes[0], down, across, outputs))
     key = f"{problem.key} M={_known(rows)}"
     if key not in selection.convolutions:
-        title = f"convolution_{convolution_digest(problem)}_{selection.architecture.name}"
+        count = "" if _known(rows) is None else f"_{rows}"
+        title = f"convolution_{convolution_digest(problem)}{count}_{selection.architecture.name}"
         selection.convolutions[key] = convolve(
-            problem, template, selection.architecture, selection.unique(title), _known(rows)
+            problem, template, selection.architecture, title, _known(rows)
         )
     found = selection.convolutions[key]
     selection.notes[finish.names[0]] = ", ".join(dict.fromkeys(found.titles))

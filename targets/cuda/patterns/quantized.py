@@ -26,7 +26,7 @@ from .followers import Followers
 from .selection import Operands, Selection
 
 #: Longer sums of products of bytes might leave int32.
-_LONGEST = 130_000
+LONGEST = 130_000
 
 #: numpy's types of the FP8 formats that tensor cores know, by the format's name.
 _FP8: dict[str, Any] = {
@@ -36,7 +36,7 @@ _FP8: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Activation:
+class Activation:
     """A call of ``fewbits.fake_quantize``."""
 
     x: relax.Expr
@@ -47,17 +47,17 @@ class _Activation:
 
 def quantized_linear(selection: Selection, layer: Layer, chain: Followers) -> relax.Var | None:
     """int8 times int8 or FP8 times FP8; None for other pairs."""
-    activation = _activation(selection.rewriter.values.get(layer.input))
+    activation = activation_of(selection.rewriter.values.get(layer.input))
     tensor = layer.tensor
     if activation is None or not isinstance(tensor, CompressedTensor):
         return None
     weight = _weight(tensor)
-    if weight is None or tensor.shape[1] > _LONGEST:
+    if weight is None or tensor.shape[1] > LONGEST:
         return None
     floats = weight.dtype != np.int8
     if floats != (_fp8(activation.format) is not None):
         return None
-    if not floats and not _is_int8(activation.format):
+    if not floats and not is_int8(activation.format):
         return None
     if floats and not selection.architecture.has_fp8:
         # Levels of FP8 are float16 numbers, and so are their products' sums' terms in float32.
@@ -66,7 +66,7 @@ def quantized_linear(selection: Selection, layer: Layer, chain: Followers) -> re
     column = np.broadcast_to(tensor.scales.values(), (outputs,)).astype(np.float32)
     if activation.scale is not None:
         column = column * activation.scale
-    codes, scales = _codes(selection, activation, weight.dtype, layer)
+    codes, scales = codes_of(selection, activation, weight.dtype, layer)
     extra = () if scales is None else (scales,)
     meaning = scaled(
         "float32",
@@ -88,13 +88,13 @@ def _weight(tensor: CompressedTensor) -> np.ndarray | None:
     if tensor.granularity not in (PerTensor(), PerChannel(0)):
         return None
     levels = tensor.number_format
-    if _is_int8(levels):
+    if is_int8(levels):
         return levels.decode(tensor.codes()).astype(np.int8)
     dtype = _fp8(levels)
     return None if dtype is None else levels.decode(tensor.codes()).astype(dtype)
 
 
-def _is_int8(levels: NumberFormat) -> bool:
+def is_int8(levels: NumberFormat) -> bool:
     """Whether all levels are signed bytes."""
     return isinstance(levels, Integer) and levels.signed and levels.bits <= 8
 
@@ -103,19 +103,20 @@ def _fp8(levels: NumberFormat) -> Any:
     return _FP8.get(levels.name)
 
 
-def _activation(value: Any) -> _Activation | None:
+def activation_of(value: Any) -> Activation | None:
+    """The rounding that a value is the result of; None where it is none."""
     if operator_of(value) != "fewbits.fake_quantize":
         return None
     levels = parse_format(str(value.attrs["format"]))
     x, *scale = value.args
     if scale:
-        return _Activation(x, levels, "static", as_array(scale[0]).reshape(()))
+        return Activation(x, levels, "static", as_array(scale[0]).reshape(()))
     per_token = str(value.attrs["granularity"]) == "token"
-    return _Activation(x, levels, "token" if per_token else "tensor", None)
+    return Activation(x, levels, "token" if per_token else "tensor", None)
 
 
-def _codes(
-    selection: Selection, activation: _Activation, dtype: Any, layer: Layer
+def codes_of(
+    selection: Selection, activation: Activation, dtype: Any, layer: Layer
 ) -> tuple[relax.Expr, relax.Expr | None]:
     """Codes and scales of a quantized value; each value is quantized once."""
     source, factors = _unscaled(selection, activation)
@@ -132,9 +133,7 @@ def _codes(
     return selection.quantized[key]
 
 
-def _unscaled(
-    selection: Selection, activation: _Activation
-) -> tuple[relax.Expr, np.ndarray | None]:
+def _unscaled(selection: Selection, activation: Activation) -> tuple[relax.Expr, np.ndarray | None]:
     """What is quantized, as a value times a constant for each channel (smoothing), or as it is."""
     x: Any = activation.x
     if x in selection.made:  # the multiplication is part of a product's kernel already
@@ -152,7 +151,7 @@ def _unscaled(
 
 def _quantize(
     selection: Selection,
-    activation: _Activation,
+    activation: Activation,
     dtype: Any,
     source: relax.Expr,
     factors: np.ndarray | None,
