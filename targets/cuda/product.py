@@ -10,6 +10,7 @@ import numpy as np
 from tvm import ir
 
 from ...errors import FewbitsError
+from ...schedules.cuda.tuning.recorded import Recorded
 from ..base import Golden, Request
 from ..cpu.target import this_machine
 from ..vm.integers import in_integers
@@ -19,6 +20,7 @@ from ..vm.product import LIBRARY, LibraryProduct, save_golden
 from .checks import check_scales, check_weights, overflowing
 from .pipeline import choose_kernels, lower_to_tir, make_executable
 from .target import CudaTarget
+from .tuning import recorded
 
 #: How far results may be from the oracle's, as a share of an output's length, by the type that
 #: activations are stored in. The oracle rounds none of them.
@@ -34,11 +36,18 @@ class CudaProduct(LibraryProduct):
         target: the set of architectures.
         architectures: the newest first.
         float_type: how activations are stored.
+        recorded: which kernels were measured to be best; None where nobody asks.
         chosen: by architecture, the module with kernels chosen.
         lowered: by architecture, loops only.
     """
 
-    def __init__(self, module: ir.IRModule, target: CudaTarget, float_type: str) -> None:
+    def __init__(
+        self,
+        module: ir.IRModule,
+        target: CudaTarget,
+        float_type: str,
+        recorded: Recorded | None = None,
+    ) -> None:
         model = in_integers(module)
         super().__init__(model)
         check_scales(self.module)
@@ -46,10 +55,14 @@ class CudaProduct(LibraryProduct):
         self.target = target
         self.architectures = target.architectures()
         self.float_type = float_type
+        self.recorded = recorded
         check_weights(self.module, self.float_type)
         self.chosen = [
             choose_kernels(
-                self.module, architecture, "float32" if self.quantization else float_type
+                self.module,
+                architecture,
+                "float32" if self.quantization else float_type,
+                recorded,
             )
             for architecture in self.architectures
         ]
@@ -73,8 +86,16 @@ class CudaProduct(LibraryProduct):
             "machine": this_machine(),
             "architectures": [architecture.name for architecture in self.architectures],
             "float": self.float_type,
+            "tuning": self._tuning(),
             **super().describe(),
         }
+
+    def _tuning(self) -> dict[str, int]:
+        """How many products there are, how many have a measured kernel, records without sense."""
+        mine = self.recorded
+        if mine is None:
+            return {"kernels": 0, "tuned": 0, "ignored_lines": 0}
+        return {"kernels": mine.asked, "tuned": mine.answered, "ignored_lines": mine.lost}
 
     def emit(self, folder: Path, golden: Golden | None, rows: Mapping[str, object]) -> None:
         """Golden samples."""
@@ -117,4 +138,5 @@ def graph_of(architecture: str) -> str:
 
 def make_product(module: ir.IRModule, target: CudaTarget, request: Request) -> CudaProduct:
     """Integers where everything can be, kernels for each architecture, loops."""
-    return CudaProduct(module, target, request.float_type or target.float_types[0])
+    float_type = request.float_type or target.float_types[0]
+    return CudaProduct(module, target, float_type, recorded(request.tuning))

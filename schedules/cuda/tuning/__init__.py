@@ -1,0 +1,1 @@
+"""Kernels of products found by measurement: candidates, records, and who uses them."""
