@@ -8,7 +8,7 @@ the kernel, which reads and writes heads wherever they are.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tvm_ffi
@@ -16,15 +16,7 @@ from tvm import ir, relax
 
 from ...ops.symbolic import Extent, extents_of
 from ...passes.rewrite import as_array, operator_of
-
-
-class Readers(Protocol):
-    """Who reads each variable of a dataflow block."""
-
-    def only(self, var: relax.Var) -> tuple[relax.Var, relax.Call] | None:
-        """The one binding, a call, that reads `var` once; None where there is no such."""
-        ...
-
+from .readers import Readers
 
 _HEADS_AND_TOKENS = (0, 2, 1, 3)
 #: [N, T, heads, size] as keys are multiplied by: [N, heads, size, T].

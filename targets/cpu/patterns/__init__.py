@@ -17,7 +17,7 @@ from ....passes.rewrite import Rewriter, variables
 from ....schedules.tuning.choices import Choices
 from ...vm.attention import find_attention
 from .attention import emit_attention
-from .chains import Chain, Readers
+from .chains import Chain, Chains
 from .int8 import int8_linear
 from .outliers import outlier_linear
 from .selection import Selection
@@ -50,7 +50,7 @@ def select_kernels(
     """
     rewriter = Rewriter(module)
     selection = Selection(rewriter, target, choices)
-    readers = Readers(rewriter.bindings, variables(rewriter.function.body.body))
+    readers = Chains(rewriter.bindings, variables(rewriter.function.body.body))
     chains: dict[relax.Var, tuple[Layer, Chain]] = {}
     inner: set[relax.Var] = set()
     taken: set[relax.Var] = set()

@@ -14,8 +14,9 @@ import numpy as np
 import tvm_ffi
 from tvm import ir, relax
 
-from ....passes.rewrite import as_array, operator_of, variables
+from ....passes.rewrite import as_array, operator_of
 from ....schedules.cpu.intrinsics_epilogue import PLAIN, Activation, Epilogue
+from ...vm.readers import Readers
 
 _ACTIVATIONS: dict[str, Activation] = {
     "relax.nn.relu": "relu",
@@ -45,32 +46,8 @@ class Chain:
     addend: relax.Expr | None = None
 
 
-class Readers:
-    """Who reads each variable of a dataflow block.
-
-    Args:
-        bindings: all of them, in order.
-        results: the variables that the function returns.
-    """
-
-    def __init__(
-        self, bindings: list[tuple[relax.Var, relax.Expr]], results: list[relax.Var]
-    ) -> None:
-        self._order = {var: place for place, (var, _) in enumerate(bindings)}
-        self._values = dict(bindings)
-        self._readers: dict[relax.Var, list[relax.Var]] = {}
-        for var, value in bindings:
-            for read in variables(value):
-                self._readers.setdefault(read, []).append(var)
-        self._results = set(results)
-
-    def only(self, var: relax.Var) -> tuple[relax.Var, relax.Call] | None:
-        """The one binding, a call, that reads `var` once; None where there is no such."""
-        readers = self._readers.get(var, [])
-        if len(readers) != 1 or var in self._results:
-            return None
-        value = self._values[readers[0]]
-        return (readers[0], value) if isinstance(value, relax.Call) else None
+class Chains(Readers):
+    """Readers of a block, and the chains that its products begin."""
 
     def chain(self, product: relax.Var, taken: Container[relax.Var]) -> Chain:
         """The longest chain from a product on.

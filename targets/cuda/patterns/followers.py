@@ -14,10 +14,11 @@ from typing import Any
 import tvm_ffi
 from tvm import ir, relax, tirx
 
-from ....passes.rewrite import as_array, operator_of, variables
+from ....passes.rewrite import as_array, operator_of
 from ....schedules.cuda.epilogue import Epilogue, Extends, Operand
 from ....schedules.stages.program import inlined, loads, read, uses
 from ...vm.legalize import LEGALIZATIONS
+from ...vm.readers import Readers
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
 _relax: Any = relax
@@ -56,31 +57,8 @@ class Followers:
     epilogue: Epilogue
 
 
-class Graph:
-    """Who reads each variable of a dataflow block.
-
-    Args:
-        bindings: all of them, in order.
-        results: the variables that the function returns.
-    """
-
-    def __init__(
-        self, bindings: list[tuple[relax.Var, relax.Expr]], results: list[relax.Var]
-    ) -> None:
-        self.values = dict(bindings)
-        self._readers: dict[relax.Var, list[relax.Var]] = {}
-        for var, value in bindings:
-            for seen in variables(value):
-                self._readers.setdefault(seen, []).append(var)
-        self._results = set(results)
-
-    def only(self, var: relax.Var) -> tuple[relax.Var, relax.Call] | None:
-        """The one binding, a call, that reads `var` once; None where there is no such."""
-        readers = self._readers.get(var, [])
-        if len(readers) != 1 or var in self._results:
-            return None
-        value = self.values[readers[0]]
-        return (readers[0], value) if isinstance(value, relax.Call) else None
+class Graph(Readers):
+    """Readers of a block, and the followers of its products."""
 
     def followers(self, product: relax.Var, taken: Container[relax.Var]) -> Followers:
         """The longest chain of followers; `taken` variables belong to other chains already."""
