@@ -21,10 +21,11 @@ _SMALLEST = 2.0**-126
 class QuantizeRows:
     """x [..., K] float -> codes [..., K] and, where scales are found at run time, scales [...].
 
-    Sizes before the last are known at run time only. One scale of all rows is [1].
+    One scale of all rows is [1]. Sizes that are known are written as such: functions are joined
+    with their neighbours where their types are equal.
 
     Attributes:
-        leading: how many sizes there are before the last.
+        leading: the sizes before the last, None for those that are known at run time only.
         columns: K.
         source: dtype of x.
         codes: dtype of the codes: ``int8``, ``float8_e4m3fn``, ``float8_e5m2``; or ``float16`` for
@@ -37,7 +38,7 @@ class QuantizeRows:
         factors: whether x is first multiplied by a vector [K], the next parameter.
     """
 
-    leading: int
+    leading: tuple[int | None, ...]
     columns: int
     source: str
     codes: str
@@ -55,7 +56,10 @@ class QuantizeRows:
 
     def build(self) -> Any:
         """The PrimFunc: x, [factors], [scale], codes, [scales]."""
-        rows = [tirx.Var(f"m{place}", "int64") for place in range(self.leading)]
+        rows = [
+            tirx.Var(f"m{place}", "int64") if size is None else _size(size)
+            for place, size in enumerate(self.leading)
+        ]
         columns, one = _size(self.columns), _size(1)
         x = te.placeholder((*rows, columns), self.source, "x")
         inputs = [x]

@@ -21,6 +21,7 @@ from typing import Any
 from tvm import ir, relax, tirx
 from tvm_ffi import structural_equal
 
+from ....ops.symbolic import is_symbol
 from ...stages.program import Stage
 from .function import SCHEDULED, groups_of, read_pieces
 from .outline import Outline, outline
@@ -170,7 +171,7 @@ class _Merger:
         if variable not in self.single:
             function = self.module[variable]
             self.single[variable] = isinstance(function, tirx.PrimFunc) and _one_kernel(function)
-        return self.single[variable]
+        return self.single[variable] and _sizes_match(self.module[variable], binding.value)
 
     def _joins(
         self,
@@ -211,6 +212,18 @@ def _with_results(
 
 def _is_call(binding: relax.VarBinding) -> bool:
     return getattr(getattr(binding.value, "op", None), "name", "") == _CALL_TIR
+
+
+def _sizes_match(function: tirx.PrimFunc, call: Any) -> bool:
+    """Whether ``FuseTIR`` can join a call: it gives a function's symbols the caller's, and nothing
+    else but symbols."""
+    for parameter, value in zip(function.params, call.args[1].fields, strict=False):
+        if isinstance(parameter.ty, ir.PrimType):
+            continue
+        for own, given in zip(parameter.ty.shape, value.ty.shape.values, strict=True):
+            if is_symbol(own) and not is_symbol(given):
+                return False
+    return True
 
 
 def _one_kernel(function: tirx.PrimFunc) -> bool:

@@ -15,15 +15,14 @@ from ....formats.compressed import CompressedTensor
 from ....formats.granularity import PerChannel, PerTensor
 from ....formats.integer import Integer
 from ....formats.parse import parse_format
-from ....formats.sparsity import Dense as DensePattern
 from ....ops.symbolic import extents_of
 from ....passes.layers import Layer
 from ....passes.rewrite import as_array, constant, operator_of
 from ....schedules.cuda.epilogue import scaled
 from ....schedules.cuda.quantize import QuantizeRows
-from ....schedules.cuda.weight_format import Dense
 from .followers import Followers
 from .selection import Operands, Selection
+from .sparse import stored_layout
 
 #: Longer sums of products of bytes might leave int32.
 LONGEST = 130_000
@@ -75,13 +74,16 @@ def quantized_linear(selection: Selection, layer: Layer, chain: Followers) -> re
         accumulator="float32" if floats else "int32",
     )
     operands = Operands(codes, (*extra, constant(column)), meaning)
-    layout = Dense(str(weight.dtype))
+    layout = stored_layout(tensor, weight)
     return selection.linear(operands, layout, layout.pack(weight), outputs, chain)
 
 
 def _weight(tensor: CompressedTensor) -> np.ndarray | None:
-    """The codes [N, K] as int8 or FP8 numbers: dense, with a scale per output, or one for all."""
-    if len(tensor.shape) != 2 or not isinstance(tensor.sparsity, DensePattern):
+    """The codes [N, K] as int8 or FP8 numbers: with a scale per output, or one for all.
+
+    They are 0 where a sparse weight stores nothing.
+    """
+    if len(tensor.shape) != 2:
         return None
     if tensor.zero_points is not None:
         return None
@@ -162,8 +164,9 @@ def _quantize(
     sizes = extents_of(x)
     floats = _fp8(levels)
     low, high = float(levels.levels()[0]), float(levels.levels()[-1])
+    leading = tuple(size if isinstance(size, int) else None for size in sizes[:-1])
     kernel = QuantizeRows(
-        len(sizes) - 1, int(sizes[-1]), selection.dtype, str(np.dtype(dtype)),
+        leading, int(sizes[-1]), selection.dtype, str(np.dtype(dtype)),
         None if floats is None else str(np.dtype(floats)), low, high, float(levels.reach),
         activation.scales, factors is not None,
     )  # fmt: skip

@@ -17,8 +17,10 @@ _relax: Any = relax
 
 def quantized(emit: Any, x: Any, rest: list[Any], scales: str, columns: int) -> Any:
     """x [n, columns] as codes and, where they are found at run time, scales [n]."""
+    size = x.ty.shape.values[0]
+    leading = int(size) if isinstance(size, ir.prim.IntImm) else None
     kernel = QuantizeRows(
-        1, columns, str(x.ty.dtype), "int8", None, -127.0, 127.0, 127.0, scales, bool(rest)
+        (leading,), columns, str(x.ty.dtype), "int8", None, -127.0, 127.0, 127.0, scales, bool(rest)
     )  # type: ignore[arg-type]
     function: Any = kernel.build().without_attr("global_symbol")
     variable: ir.GlobalVar = emit.__self__.add_func(function, "quantize")
@@ -84,3 +86,26 @@ def test_codes_read_alone_leave_no_halves(scheduled: Any) -> None:
     assert built.launches == 1
     (function,) = built.kernels.values()
     assert len(function.params) == 4
+
+
+@pytest.mark.parametrize("rows", ["n", 4, 1, "6 * n"])
+def test_rows_are_known_or_computed(scheduled: Any, rows: str | int) -> None:
+    """TVM does not join functions whose rows are an expression: those stay kernels of their own."""
+
+    def write(emit: Any, x: Any) -> Any:
+        if rows == "6 * n":
+            x = emit(R.reshape(x, (x.ty.shape.values[0] * 6, 16)))
+        gain = relax.const(np.ones(16, np.float32))
+        made = emit(R.nn.rms_norm(emit(R.nn.relu(x)), gain, -1, epsilon=1e-5))
+        return _relax.Tuple(quantized(emit, made, [], "token", 16))
+
+    built = scheduled(write, ("n", 96) if rows == "6 * n" else (rows, 16))
+    if rows != "6 * n":
+        assert built.launches == 1
+    x = np.random.default_rng(3).standard_normal((4, 96 if rows == "6 * n" else 16))
+    x = x.astype(np.float32)[: rows if isinstance(rows, int) else None]
+    codes, scales = built(x)
+    wide = torch.relu(torch.tensor(x.reshape(-1, 16)))
+    want = torch.nn.functional.rms_norm(wide, (16,), eps=1e-5).numpy()
+    np.testing.assert_allclose(scales, np.abs(want).max(1) / 127, rtol=1e-5)
+    assert np.abs(codes * scales[:, None] - want).max() <= 0.51 * scales.max()
