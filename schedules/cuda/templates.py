@@ -15,9 +15,11 @@ def templates() -> tuple[Template, ...]:
     from .hopper import Wgmma
     from .mma import Mma
     from .simt import Simt
+    from .sparse import SparseMma, SparseWgmma
     from .weight_only import DecodeMma, DecodeWgmma, Matvec, Skinny
 
-    return (Wgmma(), Mma(), DecodeWgmma(), DecodeMma(), Skinny(), Matvec(), Simt())
+    sparse = (SparseWgmma(), SparseMma())
+    return (Wgmma(), Mma(), *sparse, DecodeWgmma(), DecodeMma(), Skinny(), Matvec(), Simt())
 
 
 def suitable(problem: Linear, architecture: Architecture) -> list[Template]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
@@ -28,8 +31,29 @@ T: Any = builder
 _MOST_ROWS = 2**31 - 2**16
 
 
-def write(plan: Plan, name: str) -> Any:
-    """The PrimFunc of a plan."""
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a kernel is made of; other than dense weights bring parts of their own.
+
+    Attributes:
+        maps: where the producer finds the left operand and the right one, and the results' tensor
+            map or None, from the plan and the parameters. Runs on the host.
+        memory: what lies where in shared memory.
+        produce: the producer's loop.
+        consumer: the consumers' sums.
+        finish: what becomes of them.
+    """
+
+    maps: Callable[[Plan, Parameters], list[Any]]
+    memory: Callable[[Plan, Any], Memory] = Memory
+    produce: Callable[[Plan, Memory, Walk, tuple[Any, Any]], None] = produce
+    consumer: Callable[..., Consumer] = Consumer
+    finish: Callable[..., Any] = Finish
+
+
+def write(plan: Plan, name: str, parts: Parts | None = None) -> Any:
+    """The PrimFunc of a plan; without `parts`, of a dense product."""
+    parts = parts or Parts(_maps)
     with IRBuilder() as ir_builder, T.prim_func():
         T.func_name(name)
         T.func_attr({"global_symbol": name})
@@ -37,7 +61,7 @@ def write(plan: Plan, name: str) -> Any:
         few_enough = parameters.rows <= _MOST_ROWS
         with T.Assert(few_enough, f"a product of more than {_MOST_ROWS} rows"):
             pass
-        maps = _maps(plan, parameters)
+        maps = parts.maps(plan, parameters)
         T.device_entry()
         # setmaxnreg means something only where the registers at the start are known.
         with T.attr({"tirx.launch_bounds_min_blocks_per_sm": 1}):
@@ -46,7 +70,7 @@ def write(plan: Plan, name: str) -> Any:
                 T.cta_id_in_cluster([plan.sizes.cluster])
             warp: Any = T.warp_id([plan.sizes.threads // 32])
             thread: Any = T.thread_id([plan.sizes.threads])
-            memory = _memory(plan)
+            memory = parts.memory(plan, _base(plan))
             walk = Walk.start(plan, parameters.rows, block)
             with T.If(thread == 0), T.Then():
                 _init_barriers(plan, memory)
@@ -57,7 +81,7 @@ def write(plan: Plan, name: str) -> Any:
                     if plan.sizes.consumers == 2:
                         issue("setmaxnreg.dec.sync.aligned.u32", PRODUCER_REGISTERS)
                     with T.If(thread == 0), T.Then():
-                        produce(plan, memory, walk, (maps[0], maps[1]))
+                        parts.produce(plan, memory, walk, (maps[0], maps[1]))
                     _producer_leaves(plan)
                 with T.Else():
                     if plan.sizes.consumers == 2:
@@ -65,8 +89,9 @@ def write(plan: Plan, name: str) -> Any:
                     number = held(group - 1)
                     ring = mbarrier.Ring.start(plan.sizes.stages)
                     within = held(thread % wgmma.THREADS)
-                    consumer = Consumer(plan, memory, walk, number, within, ring)
-                    _consume(consumer, parameters, maps[2])
+                    consumer = parts.consumer(plan, memory, walk, number, within, ring)
+                    finish = functools.partial(parts.finish, consumer, parameters, maps[2])
+                    _consume(consumer, finish)
     return ir_builder.get()
 
 
@@ -91,11 +116,12 @@ def _maps(plan: Plan, parameters: Parameters) -> list[Any]:
     return [*maps, result]
 
 
-def _memory(plan: Plan) -> Memory:
+def _base(plan: Plan) -> Any:
+    """Where a block's shared memory begins, at a multiple of 1024."""
     pool = T.alloc_buffer((plan.shared_bytes,), "uint8", scope="shared.dyn", align=128)
     start = T.cuda.cvta_generic_to_shared(T.address_of(pool[0]))
     aligned = (start + T.uint32(tma.PATTERN - 1)) & T.uint32(0x100000000 - tma.PATTERN)
-    return Memory(plan, held(aligned))
+    return held(aligned)
 
 
 def _init_barriers(plan: Plan, memory: Memory) -> None:
@@ -123,13 +149,13 @@ def _producer_leaves(plan: Plan) -> None:
         mbarrier.cluster_sync()
 
 
-def _consume(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:
+def _consume(consumer: Consumer, finish: Callable[[Any, Any], Any]) -> None:
     plan, walk = consumer.plan, consumer.walk
     if plan.sizes.schedule == "pingpong":
-        _ping_pong(consumer, parameters, y_map)
+        _ping_pong(consumer, finish)
     else:
         with T.serial(0, walk.count) as number:
-            _tile(consumer, parameters, y_map, number, lambda: None)
+            _tile(consumer, finish, number, lambda: None)
     if plan.staged:
         # Shared memory must last until it has been read.
         with T.If(consumer.thread == 0), T.Then():
@@ -139,26 +165,28 @@ def _consume(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:
         mbarrier.cluster_sync()
 
 
-def _tile(consumer: Consumer, parameters: Parameters, y_map: Any, number: Any, issued: Any) -> None:
+def _tile(
+    consumer: Consumer, finish: Callable[[Any, Any], Any], number: Any, issued: Callable[[], None]
+) -> None:
     row, column = consumer.walk.place(number)
     sizes = consumer.plan.sizes
     if sizes.split > 1:
         part = tirx.truncmod(consumer.walk.rank, sizes.finishers)
         column = held(column + part * (sizes.groups * 8))
-    finish = Finish(consumer, parameters, y_map, held(row + consumer.first_row), column)
+    results = finish(held(row + consumer.first_row), column)
 
     def all_issued() -> None:
         issued()
-        finish.begin()
+        results.begin()
 
     sums = consumer.tile(all_issued)
     if sizes.split > 1:
         sums = added(consumer, sums)
     with finishing(consumer):
-        finish.end(sums)
+        results.end(sums)
 
 
-def _ping_pong(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:
+def _ping_pong(consumer: Consumer, finish: Callable[[Any, Any], Any]) -> None:
     """Every other tile, and the ring's stages in between are the other consumer's.
 
     Turns are what keeps a consumer from taking an earlier round's data for its own: parities tell
@@ -177,5 +205,5 @@ def _ping_pong(consumer: Consumer, parameters: Parameters, y_map: Any) -> None:
     with T.serial(0, tiles) as number:
         # The first consumer's first turn is there from the start.
         mbarrier.wait(memory.turn(consumer.number), (number & 1) ^ (1 - consumer.number))
-        _tile(consumer, parameters, y_map, number * 2 + consumer.number, issued)
+        _tile(consumer, finish, number * 2 + consumer.number, issued)
         consumer.ring.skip(plan.steps)

@@ -28,6 +28,7 @@ from .integers import emit_integer_layer, find_integer_layers
 from .outliers import outlier_linear
 from .quantized import quantized_linear
 from .selection import LayerProduct, Selection
+from .sparse import sparse_linear
 
 Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 
@@ -36,6 +37,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "linear": (
         quantized_linear,
         outlier_linear,
+        sparse_linear,
         few_bit_linear,
         dense_linear,
         decoded_linear,

@@ -15,6 +15,7 @@ from ....formats.compressed import CompressedTensor
 from ....formats.granularity import PerChannel, PerTensor
 from ....formats.integer import Integer
 from ....formats.parse import parse_format
+from ....formats.sparsity import Dense as DensePattern
 from ....ops.symbolic import extents_of
 from ....passes.layers import Layer
 from ....passes.rewrite import as_array, constant, operator_of
@@ -90,10 +91,13 @@ def _weight(tensor: CompressedTensor) -> np.ndarray | None:
     if tensor.granularity not in (PerTensor(), PerChannel(0)):
         return None
     levels = tensor.number_format
-    if is_int8(levels):
-        return levels.decode(tensor.codes()).astype(np.int8)
-    dtype = _fp8(levels)
-    return None if dtype is None else levels.decode(tensor.codes()).astype(dtype)
+    dtype = np.int8 if is_int8(levels) else _fp8(levels)
+    if dtype is None:
+        return None
+    values = levels.decode(tensor.codes())
+    if not isinstance(tensor.sparsity, DensePattern):
+        values = np.where(tensor.mask(), values, 0)
+    return values.astype(dtype)
 
 
 def is_int8(levels: NumberFormat) -> bool:
