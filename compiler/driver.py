@@ -201,7 +201,7 @@ def compile(
         return state
     assert state.compressed is not None
     progress.phase("lower")
-    state.product = state.target.lower(state.compressed, _request(state))
+    state.product = state.target.lower(state.compressed, request_of(state))
     _dump(options, "8-lowered", state.product.module)
     state.product.check_budgets()
     if not options.reaches("emit"):
@@ -272,7 +272,8 @@ def _float_model(state: Compilation) -> Any:
     return None if elsewhere or not state.options.keep_model else model
 
 
-def _request(state: Compilation) -> Request:
+def request_of(state: Compilation) -> Request:
+    """What the target is told besides the module."""
     options = state.options
     return Request(
         state.name, options.board, options.ram, options.flash, options.compiler, options.tuning,

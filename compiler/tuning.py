@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from .data import Source
 from .machines import open_machines
 from .options import Options
 from .progress import Progress, quiet
-from .symbols import batch_of
+from .tuning_sizes import bindings_of
 
 if TYPE_CHECKING:
     from ..schedules.tuning.bench import Bench
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from ..schedules.tuning.database import Cpu, Record
     from ..targets.cpu.product import CpuProduct
     from ..targets.cpu.target import CpuTarget
-
-#: The size of a symbolic dimension that nobody gave, the batch excepted, which is 1.
-TYPICAL_SIZE = 128
 
 #: Opens what builds and runs, with a folder for its files; tests bring their own.
 OpenBench = Callable[["CpuTarget", Path], "Bench"]
@@ -141,12 +137,12 @@ def tune_model(
     progress.phase("lower")
     collected = Collected()
     product = CpuProduct(state.compressed, target, collected)
-    bindings = _bindings(state, product, plan.sizes)
+    bindings = bindings_of(state.imported.inputs, product.module, plan.sizes)
     cpu, database = cpu_of(target), Database(plan.database)
     _, lost = database.read(cpu)
     work = sorted(collected.sites.values(), key=lambda sites: -_work(sites, bindings))
     rows: list[Tuned] = []
-    with _opened(open_bench, target, plan) as bench, _kept_going() as state_of:
+    with _opened(open_bench, target, plan) as bench, kept_going() as state_of:
         for number, sites in enumerate(work, 1):
             mine = _relevant(sites[0], bindings)
             title = sites[0].workload.title
@@ -187,14 +183,16 @@ def _row(
 
 
 @dataclasses.dataclass
-class _Interruption:
+class Interruption:
+    """Whether the user stopped what was going on."""
+
     interrupted: bool = False
 
 
 @contextlib.contextmanager
-def _kept_going() -> Iterator[_Interruption]:
+def kept_going() -> Iterator[Interruption]:
     """Ctrl-C ends the block and is noted; what was found until then stays."""
-    state = _Interruption()
+    state = Interruption()
     try:
         yield state
     except KeyboardInterrupt:
@@ -208,39 +206,6 @@ def _opened(open_bench: OpenBench | None, target: CpuTarget, plan: Plan) -> Iter
             yield open_bench(target, Path(folder))
         else:
             yield open_machines(target, Path(folder), plan.tracker)
-
-
-def _bindings(
-    state: driver.Compilation, product: CpuProduct, sizes: Mapping[str, Sequence[int]]
-) -> list[dict[str, int]]:
-    """All combinations of sizes of the model's symbolic dimensions."""
-    inputs = state.imported.inputs
-    names = dict.fromkeys(s for port in inputs for s in port.shape if isinstance(s, str))
-    for name in sizes:
-        if name not in names:
-            raise FewbitsError(
-                "unknown-dimension",
-                f"the model has no open dimension {name!r}",
-                where="--bind",
-                hint="it has " + (", ".join(names) or "none"),
-            )
-    bounds: Any = product.module["main"].attrs.get("tir_var_upper_bound") or {}
-    most = {str(name): int(size) for name, size in bounds.items()}
-    batch = batch_of(inputs)
-    values: dict[str, Sequence[int]] = {}
-    for name in names:
-        typical = 1 if name == batch else min(TYPICAL_SIZE, most.get(name, TYPICAL_SIZE))
-        values[name] = sizes.get(name) or [typical]
-        if max(values[name]) > most.get(name, max(values[name])):
-            raise FewbitsError(
-                "unknown-dimension",
-                f"{name} = {max(values[name])}, but the model ends at {most[name]}",
-                where="--bind",
-                hint=f"at most {most[name]}",
-            )
-    return [
-        dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())
-    ]
 
 
 def _relevant(site: Site, bindings: Sequence[dict[str, int]]) -> list[dict[str, int]]:

@@ -1,4 +1,4 @@
-"""The verb ``tune``: the best sizes of a model's kernels on a CPU, measured and kept."""
+"""The verb ``tune``: the best kernels of a model on a CPU or GPU, measured and kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import FewbitsError
+from .cuda_tune import Wish, tune_gpu
 from .output import console, messages, print_json, print_table, progress, reporting
 
 if TYPE_CHECKING:
@@ -19,14 +20,16 @@ _SHOWN = 2
 
 def tune(
     model: Annotated[
-        Path, typer.Argument(help="ONNX model, float or quantized.", show_default=False)
-    ],
-    target: Annotated[str, typer.Option("--target", "-t", help="A CPU target.")] = "cpu",
+        Path | None, typer.Argument(help="ONNX model, float or quantized.", show_default=False)
+    ] = None,
+    target: Annotated[str, typer.Option("--target", "-t", help="A CPU or GPU target.")] = "cpu",
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="As for compile.")] = "float",
     calibration: Annotated[
         str | None, typer.Option("--calibration", "-c", help="As for compile.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Sizes to try for each workload.")] = 16,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Kernels to try for each workload, the usual one included.")
+    ] = 16,
     bind: Annotated[
         list[str],
         typer.Option(
@@ -55,11 +58,49 @@ def tune(
         int | None,
         typer.Option("--samples", min=1, help="Use at most so many calibration samples."),
     ] = None,
+    float_type: Annotated[
+        str | None, typer.Option("--float", help="GPUs: as for compile.", show_default=False)
+    ] = None,
+    build_only: Annotated[
+        Path | None,
+        typer.Option(
+            "--build-only",
+            help="GPUs: compile kernels into this folder, with a program that measures them "
+            "elsewhere; needs no GPU.",
+            show_default=False,
+        ),
+    ] = None,
+    measure: Annotated[
+        Path | None,
+        typer.Option(
+            "--measure",
+            help="GPUs: measure what --build-only made; takes no model.",
+            show_default=False,
+        ),
+    ] = None,
+    merge: Annotated[
+        Path | None,
+        typer.Option(
+            "--merge",
+            help="GPUs: keep the records of this file, measured elsewhere; takes no model.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Measure which sizes make a model's kernels fastest on a CPU; later compilations use them."""
+    """Measure which kernels are fastest for a model; later compilations use them.
+
+    For GPUs, compiling and measuring may be on different machines:
+
+    --build-only DIR compiles kernels, and needs no GPU.
+
+    --measure DIR, or `python -m measuring` in it, measures them and needs no compiler.
+
+    --merge FILE takes in what was measured there (records.jsonl).
+    """
     with reporting(as_json):
+        from ...targets.catalogue import get_target
         from ..options import Options
         from ..tuning import Plan, tune_model
 
@@ -67,11 +108,16 @@ def tune(
         folder = _folder(database)
         fixed = _fixed(sizes) if static else {}
         options = Options(
-            target=target, recipe=recipe, bind=fixed, samples=samples, seed=seed, cache=_cache()
-        )
+            target=target, recipe=recipe, bind=fixed, samples=samples, seed=seed, cache=_cache(),
+            float_type=float_type,
+        )  # fmt: skip
         plan = Plan({} if static else sizes, trials, again, folder, parse_tracker(tracker, key))
+        wish = Wish(model, calibration, build_only, measure, merge)
+        if wish.apart or get_target(target).kind == "cuda":
+            tune_gpu(wish, options, plan, as_json=as_json)
+            return
         with progress(as_json) as listener:
-            result = tune_model(model, options, plan, calibration, listener)
+            result = tune_model(wish.needed_model(), options, plan, calibration, listener)
         if as_json:
             print_json(_document(result))
         else:

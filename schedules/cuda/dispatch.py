@@ -121,7 +121,10 @@ def dispatch(
     buckets = [rows] if rows is not None else _buckets(most)
     choices = [choose(problem, architecture, bound, options, chooser) for bound in buckets]
     choices = _shared(problem, architecture, buckets, choices)
-    by_label = {choice.label: choice for choice in choices}
+    by_label: dict[str, Choice] = {}
+    for choice in choices:
+        if choice.measured or choice.label not in by_label:
+            by_label[choice.label] = choice
     labels = list(by_label)
     kernels = []
     for place, choice in enumerate(by_label.values()):
