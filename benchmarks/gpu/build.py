@@ -45,24 +45,35 @@ def build(
     for place, case in enumerate(cases):
         start = time.perf_counter()
         entry = as_plan(case)
+        same = next((known for known in entries if _same_model(entry, known)), None)
         try:
-            make = _product if isinstance(case, Product) else _graph
-            entry |= make(case, architecture, folder, f"case{place}")  # type: ignore[arg-type]
+            if same is not None:
+                entry = same | entry
+            elif isinstance(case, Product):
+                entry |= _product(case, architecture, folder, f"case{place}")
+            else:
+                entry |= _graph(case, architecture, folder, f"case{place}")
         except FewbitsError as error:
             entry["missing"] = f"{error.code}: {error}"
         entries.append(entry)
         label = entry.get("kernel") or entry.get("missing")
         say(f"{case.title}: {label} ({time.perf_counter() - start:.0f} s)")
-    entries_of_rates = _binary_rate(architecture, folder)
+    rates = _binary_rate(architecture, folder)
     plan = {
         "architecture": architecture,
         "nvcc": toolchain.find_nvcc().release,
         "versions": _versions(),
-        "rates": entries_of_rates,
+        "rates": rates,
         "cases": entries,
     }
     (folder / PLAN).write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     return plan
+
+
+def _same_model(entry: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Whether another row of the table times the same model with other sizes."""
+    keys = ("type", "kind", "recipe", "sizes")
+    return entry["type"] == "graph" and all(entry[k] == known.get(k) for k in keys)
 
 
 def linear(case: Product) -> Any:
@@ -82,12 +93,8 @@ def linear(case: Product) -> Any:
 
 
 def _product(case: Product, architecture: str, folder: Path, name: str) -> dict[str, Any]:
-    from fewbits.schedules.cuda.architecture import ARCHITECTURES
-    from fewbits.schedules.cuda.dispatch import dispatch
-
     problem = linear(case)
-    found = dispatch(problem, ARCHITECTURES[architecture], name, rows=case.rows)
-    (kernel,) = found.kernels
+    kernel, label = _kernel(case, problem, architecture, name)
     export(kernel, folder / f"{name}.so")
     arrays = [
         {"name": a.name, "shape": list(a.shape), "dtype": a.dtype}
@@ -96,7 +103,7 @@ def _product(case: Product, architecture: str, folder: Path, name: str) -> dict[
     entry = {
         "library": f"{name}.so",
         "function": kernel.name,
-        "kernel": found.labels[0],
+        "kernel": label,
         "instruction": kernel.instruction,
         "arrays": arrays,
         "operands": [[o.extends, o.dtype] for o in problem.epilogue.operands],
@@ -104,6 +111,30 @@ def _product(case: Product, architecture: str, folder: Path, name: str) -> dict[
     if case.block is not None:
         entry["tile"] = _tile(case, problem, folder)
     return entry
+
+
+def _kernel(case: Product, problem: Any, architecture: str, name: str) -> tuple[Any, str]:
+    """The cost model's choice, or that of the template that the case names; and its label.
+
+    Raises:
+        FewbitsError: ``no-kernel``.
+    """
+    from fewbits import FewbitsError
+    from fewbits.schedules.cuda.architecture import ARCHITECTURES
+    from fewbits.schedules.cuda.dispatch import Choice, dispatch
+    from fewbits.schedules.cuda.templates import suitable
+
+    card = ARCHITECTURES[architecture]
+    if case.template is None:
+        found = dispatch(problem, card, name, rows=case.rows)
+        return found.kernels[0], found.labels[0]
+    for template in suitable(problem, card):
+        if template.name == case.template:
+            sizes = template.rule(problem, card, case.rows)
+            if sizes is not None:
+                kernel = template.build(problem, card, sizes, name)
+                return kernel, Choice(template, sizes).label
+    raise FewbitsError("no-kernel", f"{case.template} does not cover it on {architecture}")
 
 
 def export(kernel: Any, path: Path) -> None:
@@ -165,16 +196,17 @@ def _graph(case: Graph, architecture: str, folder: Path, name: str) -> dict[str,
         "artifact": name,
         "library": f"{name}/{manifest['library']}",
         "function": f"main_{architecture}",
-        "tolerance": _tolerance(case),
+        "tolerance": tolerance(case.recipe),
         "kernel": "; ".join(dict.fromkeys(map(str, kernels))) or "fused loops",
     }
 
 
-def _tolerance(case: Graph) -> float:
+def tolerance(recipe: str) -> float:
     """How far results may be from the oracle's, as a share of their length: that of models."""
     from fewbits.targets.cuda.product import FLOAT_MATCH, ROUNDED_MATCH
 
-    return (FLOAT_MATCH if case.recipe == "float" else ROUNDED_MATCH)["float16"]
+    rounds = recipe in ("w8a8", "w8a8-smooth", "fp8", "llm-int8")
+    return (ROUNDED_MATCH if rounds else FLOAT_MATCH)["float16"]
 
 
 def keep_what_runs(artifact: Any) -> None:

@@ -38,6 +38,7 @@ class Product:
         rows, outputs, inputs: M, N, K.
         block: inputs that share a scale; None for one scale an output.
         bars: what is wanted.
+        template: whose kernel is built; None for the cost model's choice.
     """
 
     group: str
@@ -47,6 +48,7 @@ class Product:
     inputs: int
     block: int | None = None
     bars: tuple[Bar, ...] = ()
+    template: str | None = None
 
     @property
     def activation(self) -> str:
@@ -58,7 +60,8 @@ class Product:
     def title(self) -> str:
         """``int4 g128, 16 x 4096 x 4096``: M, N, K."""
         block = f" g{self.block}" if self.block else ""
-        return f"{self.weight}{block}, {self.rows} x {self.outputs} x {self.inputs}"
+        template = f", {self.template}" if self.template else ""
+        return f"{self.weight}{block}, {self.rows} x {self.outputs} x {self.inputs}{template}"
 
     @property
     def check(self) -> Check:
@@ -158,6 +161,33 @@ def _tiny() -> list[Case]:
         Graph("outliers", "linear", "llm-int8", {"inputs": 32, "outputs": 16}, ((6, 32),)),
         Graph("fused", "softmax", "float", {"columns": 40}, ((5, 40),)),
     ]
+
+
+def check_cases() -> list[Case]:
+    """Small products for every template and every way to decode, and the tiny graphs.
+
+    Templates that an architecture does not have are missing in its plan.
+    """
+    dense = (
+        ("wgmma", ((1, 64, 64), (130, 192, 256), (256, 256, 512))),
+        ("mma", ((1, 64, 64), (130, 192, 256))),
+        ("simt", ((17, 40, 72), (5, 33, 50))),
+    )
+    found: list[Case] = [
+        Product("check", weight, *shape, template=template)
+        for weight in ("int8", "float8_e4m3fn", "float8_e5m2")
+        for template, shapes in dense
+        for shape in shapes
+    ]
+    decoding = (("matvec", (1, 5)), ("skinny", (5, 16)), ("decode-wgmma", (70,)),
+                ("decode-mma", (70,)))  # fmt: skip
+    found += [
+        Product("check", weight, rows, 64, 192, 64, template=template)
+        for weight in FEW_BIT
+        for template, several in decoding
+        for rows in several
+    ]
+    return found + [case for case in _tiny() if isinstance(case, Graph)]
 
 
 def as_plan(case: Case) -> dict[str, Any]:

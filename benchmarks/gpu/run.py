@@ -143,14 +143,14 @@ def _time(row: Row, ours: Run, report: Report, rounds: int) -> None:
 
 def _row(entry: dict[str, Any], folder: Path, device: Any, emulated: bool) -> Row:
     """A case, checked; right ones keep what runs them."""
-    case = from_plan({k: v for k, v in entry.items() if k in _FIELDS})
+    case = from_plan({k: v for k, v in entry.items() if k in FIELDS})
     if "missing" in entry:
         return Row(case, entry["missing"], "not run")
     row = Row(case, entry["kernel"])
     if isinstance(case, Product):
         given = arguments(case, entry, folder)
         row.bytes = given.bytes
-        ours, result = _launch(entry, folder, device, given)
+        ours, result = launch(entry, folder, device, given)
         row.wrong = disagreement(case, given, result, "cpu" if emulated else "cuda")
     else:
         ours, row.wrong = _graph(case, entry, folder, device)
@@ -158,13 +158,13 @@ def _row(entry: dict[str, Any], folder: Path, device: Any, emulated: bool) -> Ro
     return row
 
 
-_FIELDS = (
+FIELDS = (
     "type", "group", "weight", "rows", "outputs", "inputs", "block", "bars", "kind", "recipe",
-    "sizes", "shapes",
+    "sizes", "shapes", "template",
 )  # fmt: skip
 
 
-def _launch(
+def launch(
     entry: dict[str, Any], folder: Path, device: Any, given: Arguments
 ) -> tuple[Run, np.ndarray]:
     """What launches a product's kernel again, and the result of a first time."""
