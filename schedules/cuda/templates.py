@@ -13,13 +13,15 @@ from .template import Template
 def templates() -> tuple[Template, ...]:
     """All templates. The last takes every product of a dense weight."""
     from .hopper import Wgmma
+    from .lookup import DecodeBinary, Lut
     from .mma import Mma
     from .simt import Simt
     from .sparse import SparseMma, SparseWgmma
     from .weight_only import DecodeMma, DecodeWgmma, Matvec, Skinny
 
     sparse = (SparseWgmma(), SparseMma())
-    return (Wgmma(), Mma(), *sparse, DecodeWgmma(), DecodeMma(), Skinny(), Matvec(), Simt())
+    few_bit = (DecodeWgmma(), DecodeMma(), Skinny(), Matvec())
+    return (Wgmma(), Mma(), *sparse, *few_bit, Lut(), DecodeBinary(), Simt())
 
 
 def suitable(problem: Linear, architecture: Architecture) -> list[Template]:

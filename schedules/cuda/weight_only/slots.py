@@ -79,7 +79,7 @@ class Slot:
             base = T.address_of(source.arrays["codes"][place + first])
             for part in range(0, plane.words, plane.vector):
                 target = [words[part + w] for w in range(plane.vector)]
-                _fetch(target, base, (chunk * size + part * LANES) * 4)
+                fetch(target, base, (chunk * size + part * LANES) * 4)
             first += source.rows * source.chunks * CHUNK * plane.width // 32
         group = tirx.const(0, "int32")
         if layout.group is not None:
@@ -91,7 +91,7 @@ class Slot:
             if layout.group is not None:
                 words = [self.scales[inside * (1 + self.wide) + i] for i in range(1 + self.wide)]
                 base = T.address_of(source.arrays["scales"][at])
-                _fetch(words, base, offset * (4 if self.wide else 2))
+                fetch(words, base, offset * (4 if self.wide else 2))
             if layout.zero_points:
                 _fetch_half(self.zeros[inside], T.address_of(source.arrays["zeros"][at]), offset)
 
@@ -115,7 +115,7 @@ class Slot:
         return Tile(layout, source.dtype, lane, scales, zeros, source.words)
 
 
-def _fetch(words: list[Any], base: Any, offset: Any) -> None:
+def fetch(words: list[Any], base: Any, offset: Any) -> None:
     """Read one, two or four words that nobody reads again, past the first cache.
 
     The base hardly changes and the offset, in bytes, has 32 bits: that is one addition.

@@ -20,6 +20,7 @@ from ....schedules.cuda.dispatch import Chooser
 from ....schedules.cuda.template import Kernel
 from ...vm.attention import find_attention
 from .attention import emit_attention
+from .binary_coded import binary_coded_linear
 from .dense import decoded_linear, dense_linear, few_bit_linear
 from .float_convolution import float_convolution, quantized_convolution
 from .followers import Followers, Graph
@@ -39,6 +40,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         outlier_linear,
         sparse_linear,
         few_bit_linear,
+        binary_coded_linear,
         dense_linear,
         decoded_linear,
     ),
