@@ -64,7 +64,7 @@ class Windows:
             traffic=problem.bytes * rows * problem.outputs * 2.0,
             blocks=blocks,
             resident=8,
-            in_flight=sizes.threads * 4 * sizes.pixels,
+            in_flight=sizes.threads * 4 * sizes.pixels * min(problem.taps, 9),
             efficiency=0.6,
         )
         return seconds(architecture, work)
