@@ -20,6 +20,7 @@ from ..problem import Linear
 from .instructions import BYTES, multiply
 from .layout import OUTPUTS, PRODUCTS, STEP, VALUES, Sparse24
 from .mma_sizes import SparseSizes
+from .narrow_tile import NarrowTile
 from .store import Store
 
 #: TVM's builder; its annotations are narrower than what it gives.
@@ -68,7 +69,8 @@ class Block:
             (sizes.shared_bytes // 4,), "uint32", data=self.shared.data, scope="shared.dyn"
         )
         self.sums = T.alloc_buffer((sizes.sums,), self.kind.accumulator, scope="local")
-        self.x = Tile(
+        aligned = problem.inputs * self.kind.bytes % COPY == 0
+        self.x = (Tile if aligned else NarrowTile)(
             self.shared,
             parameters.x,
             self.kind,

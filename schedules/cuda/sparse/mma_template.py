@@ -8,22 +8,23 @@ from collections.abc import Iterator
 
 from ..architecture import Architecture
 from ..cost import Unit, Work, seconds
-from ..intrinsics.mma import COPY, KINDS
+from ..intrinsics.mma import KINDS
 from ..problem import Linear
 from ..template import Kernel
 from .layout import STEP, Sparse24
 from .mma_kernel import kernel
 from .mma_sizes import SparseSizes, space
+from .narrow_tile import FEWEST
 
 
-def refusal(problem: Linear) -> str | None:
-    """What neither template of sparse products takes: other layouts, and rows of odd lengths."""
+def refusal(problem: Linear, alignment: int) -> str | None:
+    """Why a template of sparse products that begins rows at such multiples of bytes takes none."""
     if not isinstance(problem.weight, Sparse24):
         return f"the weight's layout is {problem.weight.key}"
     if problem.weight.dtype != problem.activation:
         return f"activations of {problem.activation} with a weight of {problem.weight.dtype}"
-    if problem.inputs * problem.weight.item % COPY:
-        return f"a row of {problem.inputs} {problem.activation} is no multiple of {COPY} bytes"
+    if problem.inputs * problem.weight.item % alignment:
+        return f"a row of {problem.inputs} {problem.activation} is no multiple of {alignment} bytes"
     return None
 
 
@@ -33,8 +34,8 @@ class SparseMma:
     name = "sparse-mma"
 
     def refusal(self, problem: Linear, architecture: Architecture) -> str | None:
-        """What tensor cores lack, and rows that do not begin at multiples of 16 bytes."""
-        reason = refusal(problem)
+        """What tensor cores lack, and rows that do not begin at multiples of 4 bytes."""
+        reason = refusal(problem, FEWEST)
         if reason is not None:
             return reason
         if KINDS[problem.activation].machine == "QMMA" and not architecture.has_fp8_mma:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..architecture import Architecture
+from ..intrinsics.mma import COPY
 from ..problem import Linear
 from ..template import Kernel
 from . import wgmma_model as model
@@ -22,7 +23,7 @@ class SparseWgmma:
         """Why there is no kernel, or None."""
         if not architecture.has_wgmma:
             return f"{architecture.name} has no wgmma"
-        return refusal(problem)
+        return refusal(problem, COPY)
 
     def space(self, problem: Linear, architecture: Architecture) -> Iterator[SparseSizes]:
         """Every choice that fits, in a fixed order."""

@@ -15,9 +15,9 @@ from ....formats.plain import PlainTensor
 from ....formats.sparsity import Dense as DensePattern
 from ....passes.layers import Layer
 from ....schedules.cuda.epilogue import plain
-from ....schedules.cuda.intrinsics.mma import COPY
 from ....schedules.cuda.sparse import Sparse24
 from ....schedules.cuda.sparse.layout import fits
+from ....schedules.cuda.sparse.narrow_tile import FEWEST
 from ....schedules.cuda.weight_format import Dense, WeightFormat
 from .dense import NUMPY_TYPES
 from .followers import Followers
@@ -48,7 +48,7 @@ def stored_layout(tensor: CompressedTensor | PlainTensor, weight: np.ndarray) ->
         weight: [N, K], what the product multiplies by, in the dtype of the activations.
     """
     dtype = str(weight.dtype)
-    aligned = weight.shape[1] * weight.itemsize % COPY == 0
+    aligned = weight.shape[1] * weight.itemsize % FEWEST == 0
     if isinstance(tensor.sparsity, DensePattern) or not aligned or not fits(weight):
         return Dense(dtype)
     return Sparse24(dtype)
