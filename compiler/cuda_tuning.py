@@ -35,7 +35,7 @@ class Built:
         kernels: how many libraries.
         cases: products and numbers of rows.
         failures: candidates that could not be built, and why.
-        untuned: layers whose weights' layout the tuner does not know.
+        untuned: layers whose weights are known at run time only.
     """
 
     folder: Path
@@ -114,12 +114,11 @@ def build_plan(
         FewbitsError: as `driver.compress`; ``wrong-target``, ``unknown-dimension``,
             ``compiler-missing``, ``output-not-writable``.
     """
-    from ..schedules.cuda.tuning.arguments import tunable
     from ..schedules.cuda.tuning.measuring.plan import Plan as Cases
     from ..schedules.cuda.tuning.records import Store
     from ..targets.cuda.product import make_product
     from ..targets.cuda.target import CudaTarget
-    from ..targets.cuda.tuning import build_cases, copy_measuring, workloads
+    from ..targets.cuda.tuning import build_cases, copy_measuring, tunable, workloads
 
     options = dataclasses.replace(options, to="compress", tuning=None)
     state = driver.compress(model, options, calibration, progress)
@@ -143,10 +142,7 @@ def build_plan(
     Cases(tuple(cases), options.seed).save(folder)
     libraries = {c.library for case in cases for c in case.candidates}
     untuned = {
-        one.layer: None
-        for chosen in product.chosen
-        for one in chosen.products
-        if not tunable(one.problem)
+        one.layer: None for chosen in product.chosen for one in chosen.products if not tunable(one)
     }
     return Built(folder, len(libraries), len(cases), failures, tuple(untuned))
 

@@ -37,7 +37,14 @@ def gpu_figures(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
         *_sizes(manifest),
         ("GPUs", ", ".join(manifest["architectures"])),
         ("floats between operators", manifest["float"]),
+        *_tuned(manifest),
     ]
+
+
+def _tuned(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    tuning = manifest["tuning"]
+    found = f"{tuning['tuned']} of {tuning['kernels']}"
+    return [("tuned products", found)] if tuning["tuned"] else []
 
 
 def _sizes(manifest: Mapping[str, Any]) -> list[tuple[str, Any]]:

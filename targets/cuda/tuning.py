@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import FewbitsError
 from ...ops.symbolic import evaluate, symbols
 from ...schedules.cuda.architecture import ARCHITECTURES, Architecture
@@ -18,7 +20,7 @@ from ...schedules.cuda.dispatch import Choice
 from ...schedules.cuda.problem import Linear
 from ...schedules.cuda.templates import suitable
 from ...schedules.cuda.tuning import measuring
-from ...schedules.cuda.tuning.arguments import arguments, tolerance, tunable
+from ...schedules.cuda.tuning.arguments import arguments, has_recipe, tolerance
 from ...schedules.cuda.tuning.candidates import candidates
 from ...schedules.cuda.tuning.measuring.plan import ENTRY, Candidate, Case
 from ...schedules.cuda.tuning.recorded import Recorded
@@ -49,12 +51,14 @@ class Workload:
         architecture: what for.
         rows: of x.
         layers: that compute it.
+        arrays: one layer's weight, where it cannot be made up.
     """
 
     problem: Linear
     architecture: Architecture
     rows: int
     layers: tuple[str, ...]
+    arrays: tuple[np.ndarray, ...] = ()
 
     @property
     def bucket(self) -> int:
@@ -101,7 +105,7 @@ def workloads(
     layers: dict[tuple[str, str, int], list[str]] = {}
     for architecture, mine in products.items():
         for product in mine:
-            if not tunable(product.problem):
+            if not tunable(product):
                 continue
             for binding in bindings:
                 rows = rows_of(product, binding)
@@ -110,10 +114,21 @@ def workloads(
                 if product.layer not in layers.setdefault(key, []):
                     layers[key].append(product.layer)
     rows_first = [
-        Workload(product.problem, architecture, rows, tuple(layers[key]))
+        Workload(
+            product.problem,
+            architecture,
+            rows,
+            tuple(layers[key]),
+            () if has_recipe(product.problem) else product.arrays or (),
+        )
         for key, (product, architecture, rows) in found.items()
     ]
     return sorted(rows_first, key=lambda workload: -workload.work)
+
+
+def tunable(product: LayerProduct) -> bool:
+    """Whether a product's weight can be made up, or is known."""
+    return has_recipe(product.problem) or product.arrays is not None
 
 
 def rows_of(product: LayerProduct, binding: Mapping[str, int]) -> int:
@@ -172,7 +187,7 @@ def build_cases(
             pool.shutdown(cancel_futures=True)
             raise
     cases = [
-        _case(workload, choices, failed)
+        _case(workload, choices, failed, _files(workload, folder))
         for workload, choices in zip(work, chosen, strict=True)
         if _library(workload, choices[0]) not in failed
     ]
@@ -229,14 +244,29 @@ def _build(workload: Workload, choice: Choice, path: Path) -> str | None:
     return None
 
 
-def _case(workload: Workload, choices: Iterable[Choice], failed: Mapping[str, str]) -> Case:
+def _files(workload: Workload, folder: Path) -> list[str]:
+    """The arrays as files, each content once."""
+    names = []
+    for array in workload.arrays:
+        content = np.ascontiguousarray(array).tobytes()
+        names.append(f"{hashlib.sha256(content).hexdigest()[:16]}.bin")
+        (folder / names[-1]).write_bytes(content)
+    return names
+
+
+def _case(
+    workload: Workload,
+    choices: Iterable[Choice],
+    failed: Mapping[str, str],
+    files: Sequence[str],
+) -> Case:
     built = [choice for choice in choices if _library(workload, choice) not in failed]
     return Case(
         workload.problem.key,
         workload.architecture.name,
         workload.rows,
         workload.bucket,
-        arguments(workload.problem, workload.rows),
+        arguments(workload.problem, workload.rows, files),
         tolerance(workload.problem),
         tuple(
             Candidate(choice.template.name, fields_of(choice.sizes), _library(workload, choice))

@@ -6,6 +6,7 @@ results from wrong ones. So sums and scales are of sizes that neither vanish nor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,21 +26,27 @@ _INTEGERS = {"kind": "integers", "low": -127, "high": 127}
 _FLOATS = {"kind": "uniform", "low": -1.0, "high": 1.0}
 
 
-def tunable(problem: Linear) -> bool:
-    """Whether there are arguments for a product: its weight's layout is one of those known here."""
+def has_recipe(problem: Linear) -> bool:
+    """Whether the weight's layout is one of those that are made up here; else it needs files."""
     return isinstance(problem.weight, Dense | FewBit)
 
 
-def arguments(problem: Linear, rows: int) -> tuple[Argument, ...]:
+def arguments(problem: Linear, rows: int, files: Sequence[str] = ()) -> tuple[Argument, ...]:
     """x, the weight's arrays, the epilogue's operands, and y.
 
-    Raises:
-        ValueError: the weight's layout is not known here, see `tunable`.
+    Args:
+        problem: the product.
+        rows: of x.
+        files: with the bytes of the weight's arrays, where there is no recipe for its layout.
     """
     fill = _INTEGERS if problem.activation == "int8" else _FLOATS
     found = [Argument((rows, problem.inputs), problem.activation, fill)]
-    for array in problem.weight.arrays(problem.outputs, problem.inputs):
-        found.append(Argument(array.shape, array.dtype, _weight(problem, array)))
+    for place, array in enumerate(problem.weight.arrays(problem.outputs, problem.inputs)):
+        if has_recipe(problem):
+            contents = _weight(problem, array)
+        else:
+            contents = {"kind": "file", "name": files[place]}
+        found.append(Argument(array.shape, array.dtype, contents))
     size = (_INTEGER if problem.activation == "int8" else _FLOAT) ** 2 * problem.inputs**0.5
     for operand in problem.epilogue.operands:
         shape = operand_shape(operand, rows, problem.outputs)
@@ -77,8 +84,7 @@ def _weight(problem: Linear, array: Array) -> dict[str, Any]:
     layout = problem.weight
     if isinstance(layout, Dense):
         return _INTEGERS if layout.dtype == "int8" else _FLOATS
-    if not isinstance(layout, FewBit):
-        raise ValueError(f"no contents for weights of {layout.key}")
+    assert isinstance(layout, FewBit)
     if array.name == "codes":
         return _codes(layout, problem)
     if array.name == "zeros":

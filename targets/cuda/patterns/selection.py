@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ....passes.rewrite import Rewriter, as_array, constant
 from ....schedules.cuda.architecture import Architecture
 from ....schedules.cuda.attention import Attention, attention_caller, attention_kernel
 from ....schedules.cuda.attention.sizes import rule as attention_rule
+from ....schedules.cuda.binary import Binary
 from ....schedules.cuda.convolution import Convolve
 from ....schedules.cuda.dispatch import Chooser, Dispatch, digest, dispatch
 from ....schedules.cuda.epilogue import Epilogue, converted, stored_as, then
@@ -42,11 +43,13 @@ class LayerProduct:
         problem: the product.
         rows: of x: a number, or an expression of the model's open sizes.
         layer: the layer's name.
+        arrays: of the weight, where they are known.
     """
 
     problem: Linear
     rows: Extent
     layer: str
+    arrays: tuple[np.ndarray, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +80,7 @@ class Selection:
         dispatches: of the products, by their key.
         products: each layer's product, in order: what tuning tunes.
         convolutions: likewise.
+        binaries: likewise, products of bit planes.
         made: old variables whose values kernels compute; what led to them may have vanished.
     """
 
@@ -97,6 +101,7 @@ class Selection:
         self.dispatches: dict[str, Dispatch] = {}
         self.products: list[LayerProduct] = []
         self.convolutions: dict[str, Convolve] = {}
+        self.binaries: dict[str, Binary] = {}
         self._special: dict[str, tuple[Kernel, Any]] = {}
         self._lists: dict[relax.Expr, tuple[relax.Expr, ...]] = {}
         self._functions: dict[Any, tuple[ir.GlobalVar, Any]] = {}
@@ -105,7 +110,9 @@ class Selection:
     @property
     def kernels(self) -> list[Kernel]:
         """All kernels that host functions launch."""
-        choices = [*self.dispatches.values(), *self.convolutions.values()]
+        choices = [
+            *self.dispatches.values(), *self.convolutions.values(), *self.binaries.values()
+        ]  # fmt: skip
         kernels = [kernel for choice in choices for kernel in choice.kernels]
         return kernels + [kernel for kernel, _ in self._special.values()]
 
@@ -207,7 +214,9 @@ class Selection:
         """
         rows, inputs = extents_of(x)
         problem = Linear(int(inputs), outputs, str(_dtype(x)), weight, epilogue)
-        self.products.append(LayerProduct(problem, rows, names[0]))
+        known = tuple(array for array in arrays if isinstance(array, np.ndarray))
+        whole = known if len(known) == len(arrays) else None
+        self.products.append(LayerProduct(problem, rows, names[0], whole))
         chosen = self._dispatch(problem, rows)
         self.notes[names[0]] = ", ".join(dict.fromkeys(chosen.titles))
         given = [a if isinstance(a, relax.Expr) else constant(a) for a in arrays]
@@ -270,6 +279,20 @@ class Selection:
             y = self.rewriter.emit(_relax.op.astype(y, "float32"), name)
         assert isinstance(y, relax.Var)
         return y
+
+    def special(
+        self, key: str, make: Callable[[str], tuple[Kernel, Any]], title: str
+    ) -> tuple[Kernel, Any]:
+        """A kernel of its own and the host function that launches it, made once per key.
+
+        Args:
+            key: text that equal kernels share.
+            make: from a name to both.
+            title: what the name begins with.
+        """
+        if key not in self._special:
+            self._special[key] = make(self.unique(f"{title}_{self.architecture.name}"))
+        return self._special[key]
 
     def attention(self, problem: Attention) -> tuple[Kernel, Any]:
         """The kernel of attention and the host function that launches it, made once."""

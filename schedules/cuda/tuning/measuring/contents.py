@@ -6,6 +6,7 @@ The contents are random but those of every run: equal seeds give equal arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,16 +27,22 @@ def dtype_of(name: str) -> np.dtype[Any]:
         return np.dtype(getattr(ml_dtypes, name))
 
 
-def array(argument: Argument, random: np.random.Generator) -> np.ndarray:
+def array(argument: Argument, random: np.random.Generator, folder: Path = Path()) -> np.ndarray:
     """An argument's array.
 
     ``fill["kind"]`` is one of: ``uniform`` (numbers from ``low`` to ``high``), ``integers`` (the
     same, whole, both ends included), ``magnitudes`` (from 1 on, of up to ``bits`` bits, all
     lengths alike), ``bits`` (any), ``exactly`` (``values``), ``repeat`` (each of ``pieces``
-    ``times`` times, one after the other), ``result`` (`POISON`).
+    ``times`` times, one after the other), ``file`` (the bytes of file ``name``), ``result``
+    (`POISON`).
+
+    Args:
+        argument: the recipe.
+        random: where numbers come from.
+        folder: of files.
 
     Raises:
-        ValueError: no such kind.
+        ValueError: no such kind, or a file of another size.
     """
     fill, shape, dtype = argument.fill, argument.shape, dtype_of(argument.dtype)
     kind = fill["kind"]
@@ -53,6 +60,8 @@ def array(argument: Argument, random: np.random.Generator) -> np.ndarray:
         return np.array(fill["values"], dtype).reshape(shape)
     if kind == "repeat":
         return _repeated(fill, dtype).reshape(shape)
+    if kind == "file":
+        return np.fromfile(folder / Path(fill["name"]).name, dtype).reshape(shape)
     if kind == "result":
         count = int(np.prod(shape)) * dtype.itemsize
         return np.full(count, POISON, np.uint8).view(dtype).reshape(shape)

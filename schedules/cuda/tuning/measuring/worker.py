@@ -47,7 +47,9 @@ class Bench:
         self._case, self._functions = self._plan.cases[number], {}
         self._arguments, self._expected = [], None
         random = np.random.default_rng(self._plan.seed)
-        arrays = [contents.array(argument, random) for argument in self._case.arguments]
+        arrays = [
+            contents.array(argument, random, self._folder) for argument in self._case.arguments
+        ]
         self._poison = arrays[-1]
         self._arguments = [tvm.runtime.tensor(array, self._gpu.device) for array in arrays]
         return {}
