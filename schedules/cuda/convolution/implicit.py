@@ -25,6 +25,8 @@ T: Any = builder
 #: Registers of a thread for sums, and for the places of its rows: both live through all steps.
 _SUMS, _PLACES = 64, 32
 
+#: Columns of the narrowest tile.
+_NARROWEST = 16
 #: Sums at which the compiler spills for the sake of more blocks, where blocks are small.
 _CROWDED = 32
 
@@ -38,13 +40,14 @@ class ImplicitGemm:
     pack = staticmethod(patches_weight)
 
     def refusal(self, problem: Convolution, architecture: Architecture) -> str | None:
-        """Groups, types without tensor cores, and pixels that no copy ends with."""
+        """Types without tensor cores, pixels that no copy ends with, and small groups."""
         if problem.activation not in KINDS:
             return f"no tensor core multiplies {problem.activation}"
-        if problem.groups != 1:
-            return f"{problem.groups} groups"
-        if unit(problem.inputs * problem.bytes) is None:
-            return f"{problem.inputs} channels of {problem.activation} are no multiple of 4 bytes"
+        channels, each = problem.inputs // problem.groups, problem.outputs // problem.groups
+        if unit(channels * problem.bytes) is None:
+            return f"{channels} channels of {problem.activation} are no multiple of 4 bytes"
+        if problem.groups > 1 and each % _NARROWEST:
+            return f"a group has {each} channels, which is no multiple of {_NARROWEST}"
         return _MMA.refusal(problem.linear(), architecture)
 
     def weight(self, problem: Convolution) -> tuple[tuple[int, ...], str]:
@@ -54,6 +57,8 @@ class ImplicitGemm:
     def space(self, problem: Convolution, architecture: Architecture) -> Iterator[Sizes]:
         """Every choice of sizes that fits, small tiles first."""
         for sizes in _MMA.space(problem.linear(), architecture):
+            if problem.groups > 1 and problem.outputs // problem.groups % sizes.columns:
+                continue  # a tile is in one group
             turns = -(-sizes.rows * (sizes.depth // 16) // sizes.threads)
             crowded = sizes.threads < 128 and sizes.sums >= _CROWDED
             if sizes.sums <= _SUMS and 4 * turns <= _PLACES and not crowded:
@@ -105,4 +110,11 @@ class _Block(Block):
 
     def left_tile(self) -> Patches:
         """The patches of the block's rows."""
-        return Patches(self.shared, self.declared, self.sizes, self.first_row, self.thread)
+        return Patches(
+            self.shared,
+            self.declared,
+            self.sizes,
+            first=self.first_row,
+            column=self.first_column,
+            thread=self.thread,
+        )

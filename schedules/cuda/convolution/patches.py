@@ -36,7 +36,14 @@ class Patches:
     """`sizes.rows` rows of patches, `sizes.depth` bytes of each at a time (see `mma.tile.Tile`)."""
 
     def __init__(
-        self, shared: Any, declared: Declared, sizes: Sizes, first: Any, thread: Any
+        self,
+        shared: Any,
+        declared: Declared,
+        sizes: Sizes,
+        *,
+        first: Any,
+        column: Any,
+        thread: Any,
     ) -> None:
         """Find each of the thread's rows in its image.
 
@@ -45,6 +52,7 @@ class Patches:
             declared: parameters.
             sizes: of the kernel.
             first: the tile's first row, int64.
+            column: its first output channel, int64; all of the tile's are in one group.
             thread: the thread's number.
         """
         problem = declared.problem
@@ -52,7 +60,8 @@ class Patches:
         self.chunks = sizes.depth // COPY
         self.apart = sizes.threads // self.chunks
         self.turns = -(-sizes.rows // self.apart)
-        size = unit(problem.inputs * problem.bytes)
+        self.channels = problem.inputs // problem.groups
+        size = unit(self.channels * problem.bytes)
         assert size is not None
         self.unit: int = size
         self.term = held(thread % self.chunks * (COPY // problem.bytes))
@@ -65,6 +74,8 @@ class Patches:
         )
         down, across = declared.output_size()
         pixels = held(down * across)
+        each = problem.outputs // problem.groups
+        group = held(column // each * self.channels) if problem.groups > 1 else None
         # One division of 64 bits: the rows after the first are near.
         image = held(first // long(pixels))
         place = held(tirx.Cast("int32", first - image * long(pixels)))
@@ -78,6 +89,8 @@ class Patches:
             y = held(within // across * problem.strides[0] - problem.padding[0])
             x = held(within % across * problem.strides[1] - problem.padding[1])
             start = declared.pixel(image + long(number // pixels), y, x)
+            if group is not None:
+                start = start + group
             there = tirx.all(first + long(line) < extents.rows, line < sizes.rows)
             outside = tirx.const(_OUTSIDE, "int32")
             T.buffer_store(self.down, tirx.Select(there, y, outside), [turn])
@@ -113,7 +126,7 @@ class Patches:
     def _tap(self, term: Any) -> tuple[Any, Any, Any]:
         """Where a term is: rows down, columns to the right, and elements on, from the window's."""
         problem = self.declared.problem
-        tap, channel = held(term // problem.inputs), held(term % problem.inputs)
+        tap, channel = held(term // self.channels), held(term % self.channels)
         down = held(tap // problem.kernel[1] * problem.dilation[0])
         right = held(tap % problem.kernel[1] * problem.dilation[1])
         offset = held(self.declared.pixel(tirx.const(0, "int64"), down, right) + long(channel))

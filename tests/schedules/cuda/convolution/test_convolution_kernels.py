@@ -114,6 +114,35 @@ def test_integers_are_exact(problem: Convolution) -> None:
     check(ImplicitGemm(), problem, SMALL)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_groups_of_many_channels(dtype: str) -> None:
+    narrow = Sizes(16, 16, 128, 1, 1, 2, 3)
+    check(ImplicitGemm(), case((24, 96), groups=3, dtype=dtype), narrow)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_convolution_in_any_sizes(seed: int) -> None:
+    random = np.random.default_rng(seed)
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return int(random.integers(low, high)), int(random.integers(low, high))
+
+    top, bottom = pair(0, 4)
+    left, right = pair(0, 4)
+    groups = int(random.choice([1, 1, 2, 3]))
+    channels = 4 * int(random.integers(1, 9)), int(random.integers(1, 5)) * 16
+    problem = case(
+        (channels[0] * groups, channels[1] * groups), pair(1, 5), pair(1, 4),
+        (top, left, bottom, right), pair(1, 3), groups, pad=int(random.integers(-128, 128)),
+        size=(None, None) if seed % 2 else (9, 7),
+    )  # fmt: skip
+    architecture = str(random.choice(list(ARCHITECTURES)))
+    for template in (ImplicitGemm(), Windows()):
+        space: list[Any] = list(template.space(problem, ARCHITECTURES[architecture]))
+        sizes = space[int(random.integers(len(space)))]
+        check(template, problem, sizes, architecture, batch=int(random.integers(1, 4)))
+
+
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("dtype", ["int8", "float16", "bfloat16"])
 def test_larger_tiles_of_every_type(architecture: str, dtype: str) -> None:
