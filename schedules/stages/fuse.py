@@ -9,6 +9,7 @@ from typing import Any
 import tvm_ffi
 from tvm import ir
 from tvm.ir import prim
+from tvm.sym import Analyzer
 
 from .program import Program, Stage, constant, inlined, loads, total
 
@@ -16,11 +17,12 @@ from .program import Program, Stage, constant, inlined, loads, total
 _FREE = 2
 
 
-def inline(program: Program) -> Program:
+def inline(program: Program, *, choices: bool = False) -> Program:
     """Write producers into consumers where that adds no work worth mentioning.
 
     Args:
         program: stages in order.
+        choices: also into concatenations, each of whose elements evaluates one branch.
 
     Returns:
         The same results with fewer stages and intermediates.
@@ -34,7 +36,8 @@ def inline(program: Program) -> Program:
         consumers = [stage for stage in stages if _reads(stage, current)]
         if current.reductions or not current.writes_in_order():
             continue
-        if not all(_welcome(current, consumer, len(consumers)) for consumer in consumers):
+        chosen = choices and len(consumers) == 1 and _chooses(consumers[0], current)
+        if not chosen and not all(_welcome(current, each, len(consumers)) for each in consumers):
             continue
         stages.remove(current)
         stages = [
@@ -49,6 +52,18 @@ def inline(program: Program) -> Program:
 
 def _reads(stage: Stage, producer: Stage) -> bool:
     return any(load.source.same_as(producer.buffer) for load in loads(stage.value))
+
+
+def _chooses(stage: Stage, producer: Stage) -> bool:
+    """Whether an element is one of several values, and the producer's in one branch at most."""
+    value = stage.value
+    times = 0
+    while isinstance(value, ir.Call) and str(value.op.name) == "prim.if_then_else":
+        _, branch, value = value.args
+        for each in loads(branch):
+            times += each.source.same_as(producer.buffer)
+    times += sum(each.source.same_as(producer.buffer) for each in loads(value))
+    return not stage.reductions and not value.same_as(stage.value) and times == 1
 
 
 def _welcome(producer: Stage, consumer: Stage, consumers: int) -> bool:
@@ -77,7 +92,9 @@ def _same_work(producer: Stage, consumer: Stage) -> bool:
     known = constant(ours), constant(theirs)
     if None not in known:
         return known[0] == known[1]
-    return bool(tvm_ffi.structural_equal(ours, theirs, map_free_vars=False))
+    if tvm_ffi.structural_equal(ours, theirs, map_free_vars=False):
+        return True
+    return bool(Analyzer().can_prove_equal(ours, theirs))
 
 
 def operations(value: Any) -> int:

@@ -18,7 +18,7 @@ from tvm.relax import transform
 
 from ...schedules.cuda.architecture import Architecture
 from ...schedules.cuda.dispatch import Chooser
-from ...schedules.cuda.general import schedule_module
+from ...schedules.cuda.general import fuse_views, schedule_module
 from ...schedules.cuda.template import Kernel
 from ..vm.half import refuse_bfloat16, widen_half
 from ..vm.legalize import LEGALIZATIONS
@@ -92,6 +92,7 @@ def lower_to_tir(chosen: Chosen) -> Plain:
         lambda m: prepare_hosts(m, kernels),
         transform.LegalizeOps(LEGALIZATIONS),
         transform.AnnotateTIROpPattern(),
+        fuse_views,
         transform.FuseOps(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(),

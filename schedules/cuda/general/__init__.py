@@ -2,5 +2,6 @@
 
 from .function import schedule_function
 from .module import schedule_module
+from .views import fuse_views
 
-__all__ = ["schedule_function", "schedule_module"]
+__all__ = ["fuse_views", "schedule_function", "schedule_module"]

@@ -82,7 +82,8 @@ def read_pieces(function: tirx.PrimFunc) -> Pieces:
     intermediates: list[Any] = []
     _read(function.body, pieces, intermediates)
     if all(isinstance(piece, Stage) for piece in pieces):
-        program = inline(Program(tuple(pieces), tuple(intermediates)))  # type: ignore[arg-type]
+        program = Program(tuple(pieces), tuple(intermediates))  # type: ignore[arg-type]
+        program = inline(program, choices=True)
         return Pieces(tuple(program.stages), program.intermediates)
     return Pieces(tuple(pieces), tuple(intermediates))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tvm
 from fewbits.schedules.cuda.architecture import SM_80
-from fewbits.schedules.cuda.general import schedule_module
+from fewbits.schedules.cuda.general import fuse_views, schedule_module
 from fewbits.schedules.cuda.replay import replay_module
 from fewbits.targets.vm.legalize import LEGALIZATIONS
 from tvm import ir, relax, tirx
@@ -23,6 +23,7 @@ def loops(module: ir.IRModule) -> ir.IRModule:
         relax.transform.DecomposeOpsForInference(),
         relax.transform.LegalizeOps(LEGALIZATIONS),
         relax.transform.AnnotateTIROpPattern(),
+        fuse_views,
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
         relax.transform.DeadCodeElimination(),
