@@ -85,11 +85,15 @@ class _Chain:
         """Append a call; False where it is no follower."""
         if not _same_type(var, self.product) or operator_of(call) not in _ELEMENTWISE:
             return False
-        operands, extents, arguments = list(self.operands), list(self.extents), []
+        operands, extents = list(self.operands), list(self.extents)
+        arguments: list[Any] = []
         before = len(operands)
         for argument in call.args:
             if argument.same_as(self.last):
                 arguments.append(None)
+                continue
+            if not isinstance(argument.ty, relax.TensorType):
+                arguments.append(argument)  # a number, as the bounds of a clip are
                 continue
             extends = _extends(argument, self.product)
             if extends is None:
@@ -97,7 +101,7 @@ class _Chain:
             operands.append(argument)
             extents.append(extends)
             arguments.append(extends)
-        if arguments.count(None) != 1:
+        if sum(argument is None for argument in arguments) != 1:
             return False
         formula = _formula(call, arguments)
         if formula is None:
@@ -143,7 +147,7 @@ def _extends(argument: Any, product: Any) -> Extends | None:
     return "matrix" if _same_type(argument, product) else None
 
 
-_SHAPES: dict[Extends | None, tuple[int, ...]] = {
+_SHAPES: dict[str | None, tuple[int, ...]] = {
     None: (_ROWS, _COLUMNS),
     "matrix": (_ROWS, _COLUMNS),
     "column": (_COLUMNS,),
@@ -152,25 +156,28 @@ _SHAPES: dict[Extends | None, tuple[int, ...]] = {
 }
 
 
-def _formula(call: Any, arguments: list[Extends | None]) -> tuple[Any, Any, list[Any]] | None:
+def _formula(call: Any, arguments: list[Any]) -> tuple[Any, Any, list[Any]] | None:
     """One element of the call's result.
 
     Args:
         call: the operator and its attributes.
-        arguments: how each argument extends; None for the product.
+        arguments: how each argument extends; None for the product; numbers as they are.
 
     Returns:
         The value, the variable of the product's element and those of the others; or None where the
         call does not work element by element.
     """
     builder = _relax.BlockBuilder()
-    parameters = [
+    given: list[Any] = [
         relax.Var(f"a{place}", _relax.TensorType(_SHAPES[extends], "float32"))
+        if extends is None or isinstance(extends, str)
+        else extends
         for place, extends in enumerate(arguments)
     ]
+    parameters = [value for value in given if isinstance(value, relax.Var)]
     with builder.function("main", parameters):
         with builder.dataflow():
-            value = builder.emit(relax.Call(call.op, list(parameters), call.attrs, call.ty_args))
+            value = builder.emit(relax.Call(call.op, given, call.attrs, call.ty_args))
             result = builder.emit_output(value)
         builder.emit_func_output(result)
     ty: Any = result.ty
@@ -178,7 +185,7 @@ def _formula(call: Any, arguments: list[Extends | None]) -> tuple[Any, Any, list
         return None
     module = relax.transform.LegalizeOps(LEGALIZATIONS)(builder.get())
     functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
-    if len(functions) != 1 or len(functions[0].params) != len(arguments) + 1:
+    if len(functions) != 1 or len(functions[0].params) != len(parameters) + 1:
         return None
     function = functions[0]
     program = read(function)
@@ -204,7 +211,7 @@ def _formula(call: Any, arguments: list[Extends | None]) -> tuple[Any, Any, list
         [(ir.TensorLoad, lambda load: _element(elements, load))],
     )
     ordered = list(elements.values())
-    place = arguments.index(None)
+    place = [a for a in arguments if a is None or isinstance(a, str)].index(None)
     total = ordered.pop(place)
     if any(uses(value, variable) for variable in allowed):
         return None

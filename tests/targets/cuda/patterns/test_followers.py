@@ -105,3 +105,14 @@ def test_a_constant_that_extends_over_rows_is_no_operand() -> None:
 def test_the_product_twice_in_one_call_is_no_chain() -> None:
     chain = _chain(lambda builder, product: op.multiply(product, product))
     assert chain.last.same_as(chain.product)
+
+
+def test_a_clip_between_numbers_is_a_follower() -> None:
+    def write(builder: Any, product: Any) -> Any:
+        value = builder.emit(op.add(product, relax.const(_BIAS)))
+        return op.clip(value, 0.0, 6.0)
+
+    chain = _chain(write)
+    assert len(chain.inner) == 2
+    found = [_evaluate(chain, total, [0.5]) for total in (-3.0, 2.0, 9.0)]
+    assert found == [0.0, 2.5, 6.0]
