@@ -17,6 +17,7 @@ from ..errors import FewbitsError
 from ..ops.compressed.activations import fake_quantize_call
 from .activations.options import ActivationOptions, Strategy
 from .activations.products import Operand, product_operands
+from .activations.sign import never_negative
 from .base import Pass, PassContext, register_pass
 from .layers import Layer, find_layers, select_layers
 from .observers import Observer
@@ -42,6 +43,8 @@ class QuantizeActivations(Pass):
         observer: of calibration data: ``minmax``, ``moving``, ``percentile``, ``mse``,
             ``entropy``; the last two for integers.
         percentile: of the observer of that name.
+        nonnegative: another format for inputs that are never negative, as after ReLU: one without
+            a sign has a level more for each bit. None: `format` is for all.
         products: also both sides of products without weights, attention's ``Q K^T`` and ``P V``.
             The right side gets a scale per token only where it is transposed just before.
         targets: layers, all linear ones and convolutions if empty.
@@ -56,6 +59,7 @@ class QuantizeActivations(Pass):
     dynamic: bool = True
     observer: str = "minmax"
     percentile: float = 99.99
+    nonnegative: str | None = None
     products: bool = False
     targets: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -105,7 +109,7 @@ class QuantizeActivations(Pass):
         kept = [o for o in products if not matches(self.ignore, o.layer, "relax.matmul")]
         left = {o.layer for o in products} - {o.layer for o in kept}
         chosen = self._layers(module, base, left, context)
-        operands = [self._operand(layer, chosen[layer], context) for layer in chosen]
+        operands = [self._operand(layer, chosen[layer], rewriter, context) for layer in chosen]
         return [
             operand
             for operand in (*operands, *kept)
@@ -138,7 +142,11 @@ class QuantizeActivations(Pass):
                 chosen[layer] = chosen[layer].changed(changes, pattern)
         return chosen
 
-    def _operand(self, layer: Layer, options: ActivationOptions, context: PassContext) -> Operand:
+    def _operand(
+        self, layer: Layer, options: ActivationOptions, rewriter: Rewriter, context: PassContext
+    ) -> Operand:
+        if never_negative(rewriter, layer.input):
+            options = options.for_nonnegative()
         if options.strategy == "token" and layer.kind == "convolution":
             options = dataclasses.replace(options, strategy="tensor")
             context.note(self.name, layer.name, "a convolution has no tokens: one scale in all")

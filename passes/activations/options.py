@@ -35,10 +35,11 @@ class ActivationOptions:
     dynamic: bool = True
     observer: str = "minmax"
     percentile: float = 99.99
+    nonnegative: str | None = None
 
     def __post_init__(self) -> None:
         number_format = self.number_format
-        if not number_format.signed:
+        if not number_format.signed and self.nonnegative != self.format:
             raise FewbitsError(
                 "unsigned-format",
                 f"{number_format} has no negative levels, and activations have no zero point here",
@@ -50,6 +51,8 @@ class ActivationOptions:
                 "a scale per token is found at run time, not on calibration data",
                 hint="dynamic: true, or strategy: tensor",
             )
+        if self.nonnegative is not None:
+            parse_format(self.nonnegative)
         self.make_observer()
         if not isinstance(number_format, Integer) and self.observer not in _ANY_FORMAT:
             raise FewbitsError(
@@ -73,9 +76,17 @@ class ActivationOptions:
         bits, narrow = 8, True  # of the grid that only observers for integers look at
         if isinstance(number_format, Integer):
             bits, narrow = number_format.bits, number_format.narrow
+            if not number_format.signed:  # the upper half of a grid of one bit more
+                bits, narrow = bits + 1, True
         low, high = observer.range(AffineFormat(bits, symmetric=True, narrow=narrow))
         scale = np.float32(max(-low, high, 0.0) / number_format.reach)
         return scale if scale > np.finfo(np.float32).tiny else np.float32(1)
+
+    def for_nonnegative(self) -> ActivationOptions:
+        """The options of a value that is never negative."""
+        if self.nonnegative is None:
+            return self
+        return dataclasses.replace(self, format=self.nonnegative)
 
     def changed(self, changes: Mapping[str, Any], where: str) -> ActivationOptions:
         """These options with some of them changed.

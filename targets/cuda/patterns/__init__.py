@@ -20,6 +20,7 @@ from ....schedules.cuda.dispatch import Chooser
 from ....schedules.cuda.template import Kernel
 from ...vm.attention import find_attention
 from .attention import emit_attention
+from .binary import binary_convolution, binary_linear
 from .binary_coded import binary_coded_linear
 from .dense import decoded_linear, dense_linear, few_bit_linear
 from .float_convolution import float_convolution, quantized_convolution
@@ -36,6 +37,7 @@ Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 #: By the kind of layer. Embeddings are no products.
 RULES: dict[str, tuple[Rule, ...]] = {
     "linear": (
+        binary_linear,
         quantized_linear,
         outlier_linear,
         sparse_linear,
@@ -44,7 +46,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         dense_linear,
         decoded_linear,
     ),
-    "convolution": (quantized_convolution, float_convolution),
+    "convolution": (binary_convolution, quantized_convolution, float_convolution),
 }
 
 
