@@ -92,7 +92,7 @@ class Sizes:
         shared = self.stages * self.stage_bytes(problem)
         whole = problem.output is None or self.column_tiles % 4 == 0
         few = self.registers(problem) <= _REGISTERS
-        few = few and (self.separate(problem) or self.sums <= _FOLDED and self.depth <= 64)
+        few = few and (self.separate(problem) or (self.sums <= _FOLDED and self.depth <= 64))
         return shared <= architecture.shared_memory and whole and few
 
 
