@@ -58,14 +58,17 @@ class Lookup:
         """Whether tables of that many bits are looked up without touching memory."""
         return self.entries(bits) <= _LARGEST[self.kind]
 
-    def find(self, table: Any, bits: int, codes: Any) -> Any:
-        """float32 values of int32 `codes`, of which only the lowest `bits` count."""
+    def find(self, table: Any, bits: int, codes: Any, start: Any = 0) -> Any:
+        """float32 values of int32 `codes`, of which only the lowest `bits` count.
+
+        The table begins at `start`, which is 0 where it is not looked up in registers.
+        """
         if not self.in_registers(bits):
             mask = broadcast(tirx.const((1 << bits) - 1, "int32"), self.lanes)
             return table[tirx.bitwise_and(codes, mask)]
-        return self._half(table, 0, self.entries(bits), codes)
+        return self._half(table, start, self.entries(bits), codes)
 
-    def _half(self, table: Any, start: int, entries: int, codes: Any) -> Any:
+    def _half(self, table: Any, start: Any, entries: int, codes: Any) -> Any:
         reals = vector("float32", self.lanes)
         if self.kind == "permute16" and entries <= 32:
             low = lanes_of(table, 16, start)
@@ -76,18 +79,19 @@ class Lookup:
         if self.kind == "permute8" and entries == 8:
             return pure_call(reals, "llvm.x86.avx2.permps", lanes_of(table, 8, start), codes)
         if self.kind == "bytes":
-            return self._bytes(table, codes)
+            return self._bytes(table, start, codes)
         half = entries // 2
         bit = tirx.bitwise_and(codes, broadcast(tirx.const(half, "int32"), self.lanes))
         high, low = (self._half(table, start + offset, half, codes) for offset in (half, 0))
         return tirx.Select(bit != broadcast(tirx.const(0, "int32"), self.lanes), high, low)
 
-    def _bytes(self, table: Any, codes: Any) -> Any:
+    def _bytes(self, table: Any, start: Any, codes: Any) -> Any:
         """Byte 4c + i of the table is byte i of entry c."""
         four = broadcast(tirx.const(0x04040404, "int32"), 4)
         first = broadcast(tirx.const(0x03020100, "int32"), 4)
         code = tirx.bitwise_and(codes, broadcast(tirx.const(15, "int32"), 4))
         places = tirx.reinterpret("int8x16", code * four + first)
-        quarters = [tirx.reinterpret("int8x16", lanes_of(table, 4, 4 * i)) for i in range(4)]
+        reals = [lanes_of(table, 4, start + 4 * i) for i in range(4)]
+        quarters = [tirx.reinterpret("int8x16", real) for real in reals]
         found = pure_call("int8x16", "llvm.aarch64.neon.tbl4", *quarters, places)
         return tirx.reinterpret("float32x4", found)

@@ -49,6 +49,14 @@ class Decoder(abc.ABC):
     def value(self, raw: Any, table: Any, lanes: int) -> Any:
         """The float32 values of what `raw` gave."""
 
+    def minus(self, raw: Any, plane: int, lanes: int) -> Any:
+        """int32 with the top bit set where a binary plane's sign is minus; binary coding only.
+
+        Raises:
+            NotImplementedError: the codes are no binary planes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no planes")
+
     @property
     def entries(self) -> int:
         """Entries of the table that kernels get as an argument; 0: none."""
@@ -63,7 +71,6 @@ class CodeDecoder(Decoder):
         bits: of a code.
         kind: ``table``: looked up. ``signed``, ``unsigned``: integers, by shifting and converting.
             ``float``: a sign, exponent and mantissa that shifting puts into float32's places.
-            ``code``: not decoded here (binary coding needs its scales).
         lookup: of a table.
         exponent: of a float, what the value is multiplied by as a power of two.
         mantissa: bits of a float.
@@ -71,7 +78,7 @@ class CodeDecoder(Decoder):
     """
 
     bits: int
-    kind: Literal["table", "signed", "unsigned", "float", "code"]
+    kind: Literal["table", "signed", "unsigned", "float"]
     lookup: Lookup | None = None
     exponent: float = 0.0
     mantissa: int = 0
@@ -133,6 +140,52 @@ class CodeDecoder(Decoder):
             moved = tirx.bitwise_or(moved, tirx.bitwise_and(top, minus))
         factor = tirx.const(float(2.0**self.exponent), "float32")
         return tirx.reinterpret(reals, moved) * broadcast(factor, lanes)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaneDecoder(Decoder):
+    """Binary coding: each plane's signs are a stream of their own, a set bit for minus.
+
+    Attributes:
+        bits: planes; the words of 32 values follow each other, plane by plane.
+    """
+
+    bits: int
+
+    @property
+    def chunk(self) -> int:
+        """A word of each plane."""
+        return 32
+
+    def words(self, count: int) -> int:
+        """Words with whole and last, broken, ones."""
+        return self.bits * words_of(count, 1)
+
+    @property
+    def dtype(self) -> str:
+        """``int32``."""
+        return "int32"
+
+    def load(self, stored: Any, panel: Any, word: Any, count: int, lanes: int) -> list[Any]:
+        """Each plane's word."""
+        return [T.Bind(stored[panel, word + i, ramp(0, lanes)]) for i in range(self.words(count))]
+
+    def raw(self, loaded: list[Any], number: int, lanes: int) -> Any:
+        """The planes' words with the number's signs on top."""
+        first = number // 32 * self.bits
+        words = loaded[first : first + self.bits]
+        return [_shift_left(word, 31 - number % 32, lanes) for word in words]
+
+    def value(self, raw: Any, table: Any, lanes: int) -> Any:
+        """1 or -1, of a single plane; several have their scales in `Group.value`."""
+        one = broadcast(tirx.const(1.0, "float32"), lanes)
+        sign = tirx.bitwise_and(raw[0], broadcast(tirx.const(-(1 << 31), "int32"), lanes))
+        signed = tirx.reinterpret(vector("int32", lanes), one) ^ sign
+        return tirx.reinterpret(vector("float32", lanes), signed)
+
+    def minus(self, raw: Any, plane: int, lanes: int) -> Any:
+        """The plane's."""
+        return raw[plane]
 
 
 @dataclasses.dataclass(frozen=True)

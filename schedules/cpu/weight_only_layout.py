@@ -48,3 +48,13 @@ def pack_streams(codes: npt.NDArray[np.uint8], bits: int, lanes: int) -> Words:
     padded[:, :length] = codes
     rows = pack(padded, bits).view("<i4").reshape(outputs, words_of(room, bits))
     return into_panels(rows[:, :words], lanes)
+
+
+def pack_planes(codes: npt.NDArray[np.uint8], bits: int, lanes: int) -> Words:
+    """Binary codes ``[O, n]`` as signs ``[panels, words_of(n, 1) * bits, lanes]``, 1 for minus.
+
+    Each word has 32 values of one plane; the planes' words of the same values follow each other.
+    """
+    planes = [pack_streams(~(codes >> np.uint8(i)) & 1, 1, lanes) for i in range(bits)]
+    stacked = np.stack(planes, axis=2)
+    return np.ascontiguousarray(stacked.reshape(stacked.shape[0], -1, lanes))

@@ -31,7 +31,9 @@ from .intrinsics_emit import (
     store,
 )
 from .intrinsics_epilogue import PLAIN, Epilogue, Output
+from .intrinsics_lookup import Lookup
 from .weight_only_decode import Decoder
+from .weight_only_lookup import LOOKED_UP, look_up
 from .weight_only_scales import GroupScales
 from .weight_only_walk import WeightStream
 
@@ -57,6 +59,7 @@ class WeightOnlyLinear:
         scales: the groups' scales and zero points.
         epilogue: what is done to the product before it is stored.
         tile: rows and panels of a register tile.
+        lookup: of binary planes whose signs few rows look up in tables of sums; None: they decode.
     """
 
     lanes: int
@@ -68,6 +71,7 @@ class WeightOnlyLinear:
     scales: GroupScales
     epilogue: Epilogue = PLAIN
     tile: tuple[int, int] = (8, 3)
+    lookup: Lookup | None = None
 
     @property
     def panels(self) -> int:
@@ -107,17 +111,31 @@ class WeightOnlyLinear:
                     self.lanes, self.length, self.group, self.decoder, self.scales,
                     words, table, arguments,
                 )  # fmt: skip
+                few = LOOKED_UP if self.lookup is not None else (1,)
+
+                def some(count: int) -> None:
+                    if self.lookup is None:
+                        _vector(self, weights, values, output)
+                    else:
+                        look_up(self, self.lookup, weights, values, count, output)
+
+                def branch(counts: tuple[int, ...]) -> None:
+                    if not counts:
+                        _matrix(self, weights, values, rows, output)
+                        return
+                    with T.If(rows == counts[0]):
+                        with T.Then():
+                            some(counts[0])
+                        with T.Else():
+                            branch(counts[1:])
+
                 known = constant(rows)
-                if known == 1:
-                    _vector(self, weights, values, output)
+                if known in few:
+                    some(known)
                 elif known is not None:
                     _matrix(self, weights, values, rows, output)
                 else:
-                    with T.If(rows == 1):
-                        with T.Then():
-                            _vector(self, weights, values, output)
-                        with T.Else():
-                            _matrix(self, weights, values, rows, output)
+                    branch(few)
 
             return body
 

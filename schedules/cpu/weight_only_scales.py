@@ -139,7 +139,7 @@ class Group:
     def value(self, decoder: Decoder, raw: Any, table: Any, lanes: int) -> Any:
         """The weights of a code, without their scale unless `complete`."""
         if self.complete:
-            return self._planes(raw, lanes)
+            return self._planes(decoder, raw, lanes)
         value = decoder.value(raw, table, lanes)
         return value if self.zero is None else value - self.zero
 
@@ -148,13 +148,11 @@ class Group:
         """What sums of values are multiplied by; None where they are right already."""
         return None if self.complete or not self.scales else self.scales[0]
 
-    def _planes(self, raw: Any, lanes: int) -> Any:
+    def _planes(self, decoder: Decoder, raw: Any, lanes: int) -> Any:
         """Each plane's scale with the sign that its bit says, summed."""
         total = self.offset
-        inverted = T.Bind(raw ^ _all(-1, lanes))
         for plane, scale in enumerate(self.scales):
-            sign = tirx.shift_left(inverted, _all(31 - plane, lanes))
-            sign = tirx.bitwise_and(sign, _all(-(1 << 31), lanes))
+            sign = tirx.bitwise_and(decoder.minus(raw, plane, lanes), _all(-(1 << 31), lanes))
             bits = tirx.reinterpret(vector("int32", lanes), scale) ^ sign
             term = tirx.reinterpret(vector("float32", lanes), bits)
             total = term if total is None else total + term

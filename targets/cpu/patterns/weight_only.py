@@ -18,9 +18,15 @@ from ....passes.layers import Layer
 from ....passes.rewrite import constant
 from ....schedules.cpu.intrinsics_lookup import Lookup
 from ....schedules.cpu.intrinsics_tiles import choose_tile
-from ....schedules.cpu.weight_only_decode import CodeDecoder, Decoder, FloatDecoder
-from ....schedules.cpu.weight_only_layout import into_panels, pack_streams
+from ....schedules.cpu.weight_only_decode import (
+    CodeDecoder,
+    Decoder,
+    FloatDecoder,
+    PlaneDecoder,
+)
+from ....schedules.cpu.weight_only_layout import into_panels, pack_planes, pack_streams
 from ....schedules.cpu.weight_only_linear import WeightOnlyLinear
+from ....schedules.cpu.weight_only_lookup import can_look_up
 from ....schedules.cpu.weight_only_scales import GroupScales
 from .chains import Chain
 from .selection import Selection, known, leading
@@ -49,11 +55,23 @@ def weight_only_linear(selection: Selection, layer: Layer, chain: Chain) -> rela
     kernel = WeightOnlyLinear(
         lanes, known(leading(layer.call)), length, outputs, group, decoder, scales,
         chain.epilogue, choose_tile(selection.machine.registers, -(-outputs // lanes)),
+        _lookup(selection, decoder, length, group),
     )  # fmt: skip
     name = tensor.dtype if isinstance(tensor, PlainTensor) else tensor.number_format.name
     selection.notes[layer.name] = f"weight-only {name}"
     inputs = [selection.rewriter.map(layer.input), *(constant(array) for array in arrays)]
     return selection.emit_layer(kernel, inputs, chain, outputs, layer.name)
+
+
+def _lookup(selection: Selection, decoder: Decoder, length: int, group: int) -> Lookup | None:
+    """How few rows look binary planes up; None where they decode.
+
+    That is where tables of 16 sums are looked up in registers by one or two instructions.
+    """
+    if not isinstance(decoder, PlaneDecoder) or not can_look_up(length, group):
+        return None
+    found = Lookup.of(selection.target, selection.machine.lanes)
+    return found if found.kind in ("permute16", "permute8") else None
 
 
 #: A decoder, the scales, the values that share one, and the arrays of all in the kernel's order.
@@ -76,12 +94,15 @@ def compressed_weight(
         return None
     lanes = selection.machine.lanes
     number_format = tensor.number_format
+    scales, more = _scales(tensor, lanes)
+    if isinstance(number_format, BinaryCoding):
+        planes = pack_planes(codes, number_format.bits, lanes)
+        return PlaneDecoder(number_format.bits), scales, group, [planes, *more]
     decoder = decoder_of(number_format, Lookup.of(selection.target, lanes))
     arrays: list[np.ndarray] = [pack_streams(codes, number_format.bits, lanes)]
     if decoder.entries:
         assert decoder.lookup is not None
         arrays.append(decoder.lookup.table(number_format.values()))
-    scales, more = _scales(tensor, lanes)
     return decoder, scales, group, [*arrays, *more]
 
 
@@ -100,8 +121,6 @@ def group_along_rows(granularity: Granularity, shape: tuple[int, ...]) -> int | 
 def decoder_of(number_format: NumberFormat, lookup: Lookup) -> CodeDecoder:
     """The fewest instructions that turn a format's codes into float32."""
     bits = number_format.bits
-    if isinstance(number_format, BinaryCoding):
-        return CodeDecoder(bits, "code")
     single = 5 if lookup.kind == "permute16" else 3
     if bits <= single and lookup.in_registers(bits):
         return CodeDecoder(bits, "table", lookup)
