@@ -275,7 +275,7 @@ def title_of(problem: str) -> str:
 def _settings() -> Settings:
     from ..schedules.cuda.tuning.measuring.measure import Settings
     from ..targets.cuda.driver import requested_emulator
-    from ..targets.cuda.tuning import PREPARE
+    from ..targets.cuda.measuring import PREPARE
 
     if requested_emulator() is None:
         return Settings(prepare=PREPARE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import ctypes
 import dataclasses
 import hashlib
 import os
@@ -28,13 +27,10 @@ from ...schedules.cuda.tuning.records import Store, bucket_of, records_in, shipp
 from ...schedules.cuda.tuning.sizes import fields_of
 from ..cpu.target import this_machine
 from ..vm.link import link
-from . import driver
 from .compile import compile_kernels
 from .devices import found_device
 from .patterns import LayerProduct
 
-#: ``module:function`` that a measuring process calls before it loads TVM.
-PREPARE = f"{__name__}:prepare_worker"
 #: The package that measures, beside the libraries.
 MEASURING = "measuring"
 
@@ -208,19 +204,6 @@ def copy_measuring(folder: Path) -> None:
     _make(folder / MEASURING)
     for file in sorted(source.glob("*.py")):
         shutil.copyfile(file, folder / MEASURING / file.name)
-
-
-def prepare_worker() -> ctypes.CDLL | None:
-    """What a measuring process needs before TVM: the emulated GPU, where that is asked for.
-
-    Returns:
-        Functions in the place of CUDA's run-time library, or None for NVIDIA's.
-
-    Raises:
-        FewbitsError: as `driver.prepare`.
-    """
-    driver.prepare()
-    return driver.replacement()
 
 
 def _library(workload: Workload, choice: Choice) -> str:

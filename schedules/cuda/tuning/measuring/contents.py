@@ -88,5 +88,7 @@ def distance(expected: np.ndarray, found: np.ndarray) -> float:
         largest = max(largest, float(np.abs(ours[finite]).max(initial=0)))
         same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
         difference = np.abs(ours[~same] - theirs[~same])
-        apart = max(apart, float(np.nan_to_num(difference, nan=np.inf).max(initial=0)))
+        apart = max(
+            apart, float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0))
+        )
     return apart / max(largest, 1e-30)

@@ -12,6 +12,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+#: Seconds for Python, TVM and the driver to come up.
+_START_SECONDS = 180.0
+
 
 class WorkerLost(Exception):
     """The worker ended, failed, or was silent for too long.
@@ -31,7 +34,7 @@ class Worker:
     Args:
         folder: of the plan.
         options: for `worker.serve`.
-        patience: seconds that it may be silent.
+        patience: seconds that it may be silent, once it has come up.
 
     Raises:
         WorkerLost: it did not come up.
@@ -55,7 +58,7 @@ class Worker:
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            first = self._answer()
+            first = self._answer(max(patience, _START_SECONDS))
         except WorkerLost:
             self.close()
             raise
@@ -87,13 +90,13 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
-    def _answer(self) -> dict[str, Any]:
-        at = None
+    def _answer(self, patience: float | None = None) -> dict[str, Any]:
+        at, patience = None, patience or self._patience
         while True:
             try:
-                line = self._lines.get(timeout=self._patience)
+                line = self._lines.get(timeout=patience)
             except queue.Empty:
-                raise WorkerLost(f"not done after {self._patience:g} s", at) from None
+                raise WorkerLost(f"not done after {patience:g} s", at) from None
             if line is None:
                 raise WorkerLost(self._epitaph(), at)
             answer = json.loads(line)
