@@ -22,6 +22,7 @@ from ..intrinsics.mma import KINDS, commit, copy, load_matrices, multiply, wait
 from ..intrinsics.registers import exp2, held, pack, quad
 from ..parameters import barrier, launch, long
 from ..template import Kernel
+from .combine import partial_shapes
 from .problem import Attention
 from .sizes import COLUMNS, PADDING, ROWS, TERMS, Sizes, padded
 
@@ -35,9 +36,11 @@ _LOWEST = -1e38
 _COPIED = 8
 
 
-def attention_caller(problem: Attention, architecture: Architecture, kernel: Kernel) -> Any:
+def attention_caller(
+    problem: Attention, architecture: Architecture, kernel: Kernel, parts: int = 1
+) -> Any:
     """The function on the host that launches the kernel."""
-    declared = parameters(problem, *sizes_at_run_time())
+    declared = parameters(problem, *sizes_at_run_time(), parts)
     name = f"{kernel.name}_call"
     return host_function(name, architecture, declared, lambda call: call(kernel.name))
 
@@ -48,8 +51,10 @@ def sizes_at_run_time() -> tuple[Any, Any, Any]:
     return batch, rows, columns
 
 
-def parameters(problem: Attention, batch: Any, rows: Any, columns: Any) -> list[Parameter]:
-    """q, k, v, [mask], result."""
+def parameters(
+    problem: Attention, batch: Any, rows: Any, columns: Any, parts: int = 1
+) -> list[Parameter]:
+    """q, k, v, [mask], result; where blocks share the columns sums and states instead of it."""
     tokens = (rows, columns, columns, rows)
     names = ("q", "k", "v", "result")
     arrays: list[Parameter] = [
@@ -63,13 +68,19 @@ def parameters(problem: Attention, batch: Any, rows: Any, columns: Any) -> list[
             rows if over.rows else 1, columns,
         )  # fmt: skip
         arrays.insert(3, ("mask", shape, "float32"))
+    if parts > 1:
+        sums, states = partial_shapes(problem, parts, batch, rows)
+        arrays[-1:] = [("sums", sums, "float32"), ("states", states, "float32")]
     return arrays
 
 
 def attention_kernel(
     problem: Attention, architecture: Architecture, sizes: Sizes, name: str
 ) -> Kernel:
-    """The kernel with parameters q, k, v, [mask], result; shapes as `Attention.shape` says."""
+    """The kernel with parameters q, k, v, [mask], result; shapes as `Attention.shape` says.
+
+    With ``sizes.parts`` it leaves sums and states for `combine.combine_parts`.
+    """
     with IRBuilder() as ir_builder:
         with T.prim_func():
             T.func_name(name)
@@ -109,12 +120,14 @@ class _Block:
         """Emit parameters and body."""
         problem, sizes = self.problem, self.sizes
         batch, self.rows, self.columns = sizes_at_run_time()
-        declared = parameters(problem, batch, self.rows, self.columns)
+        declared = parameters(problem, batch, self.rows, self.columns, sizes.parts)
         buffers = [T.arg(name, T.buffer(shape, dtype)) for name, shape, dtype in declared]
-        q, k, v, *mask, result = buffers
-        self.mask = mask[0] if mask else None
+        q, k, v = buffers[:3]
+        self.mask = buffers[3] if problem.mask is not None else None
         down = (self.rows + (sizes.rows - 1)) // sizes.rows
-        block, self.thread = launch(batch * problem.heads * down, sizes.threads)
+        grid, self.thread = launch(batch * problem.heads * down * sizes.parts, sizes.threads)
+        block = held(grid // sizes.parts)
+        self.part = held(grid % sizes.parts)
         self.lane = self.thread % 32
         self.warp = self.thread // 32
         head = held(long(block) // down)
@@ -122,7 +135,10 @@ class _Block:
         self.first = held(long(block) % down * sizes.rows)
         self._allocate()
         self._walk(q, k, v)
-        self._store(result)
+        if sizes.parts > 1:
+            self._store_part(*buffers[-2:])
+        else:
+            self._store(buffers[-1])
 
     def _allocate(self) -> None:
         sizes, problem = self.sizes, self.problem
@@ -149,16 +165,21 @@ class _Block:
     def _walk(self, q: Any, k: Any, v: Any) -> None:
         """All keys and values, the next piece on its way while one is computed with."""
         sizes = self.sizes
-        steps = (self.columns + (sizes.columns - 1)) // sizes.columns
+        steps: Any = (self.columns + (sizes.columns - 1)) // sizes.columns
+        begin: Any = tirx.const(0, "int64")
+        if sizes.parts > 1:
+            share = held((steps + (sizes.parts - 1)) // sizes.parts)
+            begin = held(tirx.min(long(self.part) * share, steps))
+            steps = held(tirx.min(begin + share, steps))
         self._fetch(q, 0, self.first, self.rows, sizes.rows, 0, self.width, self.key_line)
         commit()
-        self._fetch_piece(k, v, tirx.const(0, "int64"))
+        self._fetch_piece(k, v, begin)
         wait(1)
         barrier()
         for term in range(self.width // TERMS):
             self._load(self.queries, 4 * term, self._query_place(term))
-        with T.serial(steps) as step:
-            step = T.Bind(long(step))
+        with T.serial(steps - begin) as step:
+            step = T.Bind(begin + long(step))
             if sizes.stages > 1:
                 with T.If(step + 1 < steps):
                     with T.Then():
@@ -167,7 +188,7 @@ class _Block:
                         commit()
                 wait(1)
             else:
-                with T.If(step > 0), T.Then():
+                with T.If(step > begin), T.Then():
                     self._fetch_piece(k, v, step)
                 wait(0)
             barrier()
@@ -176,6 +197,8 @@ class _Block:
             self._exponentials(step * sizes.columns)
             self._sum(stage)
             barrier()
+        if sizes.parts > 1:
+            wait(0)  # for what a block without columns has begun to copy
 
     def _fetch_piece(self, k: Any, v: Any, step: Any) -> None:
         """Begin to copy the keys and values of a step, as one group."""
@@ -219,9 +242,10 @@ class _Block:
 
     def _place(self, operand: int, token: Any, element: Any) -> tuple[Any, ...]:
         """Indices of an element of the block's head."""
+        head = self.head // self.problem.shared if operand in (1, 2) else self.head
         if self.problem.heads_first[operand]:
-            return (self.batch, self.head, token, element)
-        return (self.batch, token, self.head, element)
+            return (self.batch, head, token, element)
+        return (self.batch, token, head, element)
 
     def _load(self, words: Any, first: int, at: Any, transposed: bool = False) -> None:
         """Four matrices from shared memory to registers; a lane names its row of them."""
@@ -335,3 +359,19 @@ class _Block:
                     values = [self.own.sums[at + i] * share for i in range(2)]
                     place = self._place(3, row, long(product * 4 + self.lane % 4))
                     T.buffer_store(pairs, pack(problem.dtype, *values), list(place))
+
+    def _store_part(self, sums: Any, states: Any) -> None:
+        """What this part of the columns gives: weighted sums, largest scores, their sums."""
+        for half in range(2):
+            total = held(quad(lambda a, b: a + b, self.own.total[half]))
+            row = held(self._row(half))
+            at = [long(self.part), self.batch, self.head, row]
+            with T.If(row < self.rows), T.Then():
+                with T.If(self.lane % 4 == 0), T.Then():
+                    T.buffer_store(states, self.own.largest[half], [*at, 0])
+                    T.buffer_store(states, total, [*at, 1])
+                for product in range(self.problem.value_size // COLUMNS):
+                    for i in range(2):
+                        column = long(product * COLUMNS + self.lane % 4 * 2 + i)
+                        value = self.own.sums[4 * product + 2 * half + i]
+                        T.buffer_store(sums, value, [*at, column])

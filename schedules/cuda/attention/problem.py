@@ -39,6 +39,8 @@ class Attention:
         dtype: of q, k, v and the result: ``float16`` or ``bfloat16``; sums and softmax are float32.
         mask: what is added to the scores, or None.
         heads_first: of q, k, v and the result.
+        shared: heads of q that read one head of k and v (grouped-query attention); k and v have
+            ``heads / shared`` heads.
     """
 
     heads: int
@@ -48,13 +50,15 @@ class Attention:
     dtype: str
     mask: Mask | None = None
     heads_first: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    shared: int = 1
 
     def shape(self, place: int, batch: Any, tokens: Any) -> tuple[Any, ...]:
         """Shape of operand `place` (q, k, v, result)."""
         size = self.value_size if place > 1 else self.size
+        heads = self.heads // self.shared if place in (1, 2) else self.heads
         if self.heads_first[place]:
-            return (batch, self.heads, tokens, size)
-        return (batch, tokens, self.heads, size)
+            return (batch, heads, tokens, size)
+        return (batch, tokens, heads, size)
 
     @property
     def key(self) -> str:
@@ -67,6 +71,8 @@ def refusal(problem: Attention, architecture: Architecture) -> str | None:
     del architecture
     if problem.dtype not in ("float16", "bfloat16"):
         return f"tensor cores do not multiply {problem.dtype}"
+    if problem.heads % problem.shared:
+        return f"{problem.heads} heads are no groups of {problem.shared}"
     for size in (problem.size, problem.value_size):
         if size * 2 % _COPY:
             return f"a head of {size} elements is no multiple of {_COPY} bytes"

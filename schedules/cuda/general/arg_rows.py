@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T
 
 from ...stages.access import reads_along
 from ...stages.program import Axis, constant, is_one, substitute, total
-from .combine import WARP
+from .combine import WARP, of_warps
 from .launch import (
     barrier,
     bound,
@@ -27,7 +27,6 @@ from .launch import (
     index,
     launch,
     registers,
-    shared_memory,
     simplified,
     unrolled,
     when,
@@ -146,10 +145,7 @@ def _across(arg: ArgRows, held: list[Any], lanes: int, lane: Any) -> None:
     if lanes == WARP:
         return
     warps = lanes // WARP
-    scratch = [shared_memory((warps,), dtype_of(register)) for register in held]
-    with when(lane % WARP == 0):
-        for memory, register in zip(scratch, held, strict=True):
-            T.buffer_store(memory, register[index(0)], [lane // WARP])
+    scratch = [of_warps(register, warps, lane) for register in held]
     barrier()
     for memory, register in zip(scratch, held, strict=True):
         T.buffer_store(register, memory[index(0)], [index(0)])

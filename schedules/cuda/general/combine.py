@@ -27,6 +27,22 @@ def neutral(combine: Any, initial: Any, dtype: str) -> Any:
     return initial
 
 
+def of_warps(held: Any, warps: int, lane: Any) -> Any:
+    """Shared memory with a register of each warp's first thread, to be read after a barrier.
+
+    Three last elements are read in one word with a fourth, so that is there as well, and written:
+    memory that nobody uses would be left out.
+    """
+    padded = warps + (warps % 4 == 3)
+    scratch = shared_memory((padded,), dtype_of(held))
+    with when(lane % WARP == 0):
+        T.buffer_store(scratch, held[index(0)], [lane // WARP])
+    if padded > warps:
+        with when(lane == 0):
+            T.buffer_store(scratch, held[index(0)], [index(warps)])
+    return scratch
+
+
 def across_lanes(held: Any, combine: Any, lanes: int, lane: Any) -> None:
     """Combine one register of each of `lanes` neighbouring threads; all of them get the result.
 
@@ -48,9 +64,7 @@ def across_lanes(held: Any, combine: Any, lanes: int, lane: Any) -> None:
     if lanes <= WARP:
         return
     warps = lanes // WARP
-    scratch = shared_memory((warps,), dtype)
-    with when(lane % WARP == 0):
-        T.buffer_store(scratch, held[index(0)], [lane // WARP])
+    scratch = of_warps(held, warps, lane)
     barrier()
     T.buffer_store(held, scratch[index(0)], [index(0)])
 

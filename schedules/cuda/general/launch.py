@@ -83,9 +83,6 @@ def registers(count: int, dtype: str) -> Any:
 
 def shared_memory(shape: Sequence[int], dtype: str) -> Any:
     """A buffer that the threads of a block share."""
-    if len(shape) == 1:
-        # The compiler reads neighbours in words of four, the last ones too.
-        shape = [-(-shape[0] // 4) * 4]
     return T.alloc_buffer(tuple(shape), dtype, scope="shared", layout=None)
 
 

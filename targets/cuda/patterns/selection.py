@@ -13,8 +13,13 @@ from tvm.ir import prim
 from ....ops.symbolic import Extent, extents_of, simplified
 from ....passes.rewrite import Rewriter, as_array, constant
 from ....schedules.cuda.architecture import Architecture
-from ....schedules.cuda.attention import Attention, attention_caller, attention_kernel
-from ....schedules.cuda.attention.sizes import rule as attention_rule
+from ....schedules.cuda.attention import (
+    Attention,
+    attention_caller,
+    attention_kernel,
+    combine_parts,
+)
+from ....schedules.cuda.attention.sizes import Sizes as AttentionSizes
 from ....schedules.cuda.binary import Binary
 from ....schedules.cuda.convolution import Convolve
 from ....schedules.cuda.dispatch import Chooser, Dispatch, digest, dispatch
@@ -294,15 +299,25 @@ class Selection:
             self._special[key] = make(self.unique(f"{title}_{self.architecture.name}"))
         return self._special[key]
 
-    def attention(self, problem: Attention) -> tuple[Kernel, Any]:
+    def attention(self, problem: Attention, sizes: AttentionSizes) -> tuple[Kernel, Any]:
         """The kernel of attention and the host function that launches it, made once."""
-        if problem.key not in self._special:
+        key = f"{problem.key} {sizes}"
+        if key not in self._special:
             name = self.unique(f"attention_{self.architecture.name}")
-            sizes = attention_rule(problem, self.architecture.shared_memory)
             kernel = attention_kernel(problem, self.architecture, sizes, name)
-            host = attention_caller(problem, self.architecture, kernel)
-            self._special[problem.key] = kernel, host
-        return self._special[problem.key]
+            host = attention_caller(problem, self.architecture, kernel, sizes.parts)
+            self._special[key] = kernel, host
+        return self._special[key]
+
+    def combination(self, problem: Attention, parts: int) -> tuple[Kernel, Any]:
+        """The kernel that adds up attention's parts, and its host function, made once."""
+        # Nothing about keys matters any more.
+        problem = dataclasses.replace(problem, mask=None, scale=1.0, shared=1)
+        key = f"combine {parts} {problem.key}"
+        if key not in self._special:
+            name = self.unique(f"combine_{self.architecture.name}")
+            self._special[key] = combine_parts(problem, parts, self.architecture, name)
+        return self._special[key]
 
     def epilogue(self, operands: Operands, chain: Followers) -> tuple[Epilogue, list[relax.Expr]]:
         """From the sum to the chain's result as it is stored, and what that reads."""
