@@ -102,7 +102,6 @@ def classes(problem: BinaryProduct) -> list[int]:
 
 
 _TILES = (
-    (16, 32, 1, 1),
     (16, 64, 1, 2),
     (16, 128, 1, 4),
     (32, 64, 1, 2),
