@@ -3,12 +3,15 @@
 #
 #   PYTHON=/path/to/python3.12   another interpreter
 #   TORCH="..."                  what pip is asked for when .venv has no torch; see README.md
+#   GPU=sm_80 GPU_PYTHON=3.11    for `make gpu-pack`: the card, and the Python beside it
 
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BUILD ?= build
 JOBS ?= auto
 TESTS ?= tests
+GPU ?= sm_90a
+GPU_PYTHON ?= 3.12
 
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
@@ -18,13 +21,14 @@ VERSIONS := python3 python3.12 python3.11 python3.10
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench gpu-pack clean
 
 help:
 	@echo 'make demo    compile a trained network to Cortex-M4 firmware and run it in the emulator'
 	@echo 'make test    lint, then all tests'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make bench   accuracy, instructions, RAM and flash of the MLPerf Tiny networks'
+	@echo 'make gpu-pack   what checks and measures kernels on a machine with a GPU, in build/gpu'
 	@echo 'make setup   only the virtual environment, $(VENV)'
 	@echo 'make clean   remove what the others made'
 
@@ -66,6 +70,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+gpu-pack: $(READY)
+	@$(BIN)/python -m pip install -q -e '.[cuda]'
+	$(BIN)/python benchmarks/cuda_pack.py --python $(GPU_PYTHON) --out $(BUILD)/gpu
+	$(BIN)/python benchmarks/cuda_check.py build --arch $(GPU) --out $(BUILD)/gpu/check
+	$(BIN)/python benchmarks/cuda_kernels.py build --arch $(GPU) --out $(BUILD)/gpu/kernels
+	@echo "copy $(BUILD)/gpu to the machine with a GPU; docs/cuda.md says what to run there"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/mlperf_tiny.py

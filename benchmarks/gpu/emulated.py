@@ -53,11 +53,11 @@ def keep(folder: Path) -> dict[str, str | None]:
     return {title: wrong for title, (_, _, wrong) in found.items()}
 
 
-def compared(folder: Path) -> list[tuple[str, bool, str]]:
+def compared(folder: Path, reference: str = "cuda") -> list[tuple[str, bool, str]]:
     """Run everything on the GPU: title, whether it passes, and in words."""
     rows = []
     with np.load(folder / RESULTS) as kept:
-        for title, (result, crc, wrong) in results(folder, "cuda").items():
+        for title, (result, crc, wrong) in results(folder, reference).items():
             if wrong is not None:
                 rows.append((title, False, wrong))
             elif crc != int(kept[f"{title} crc"]):

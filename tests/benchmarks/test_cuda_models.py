@@ -67,6 +67,85 @@ def test_smoke_run_of_a_block_in_the_emulated_gpu(tmp_path: Path) -> None:
     assert found["wrong"] == [] and found["times"] == [] and found["card"] == "emulated"
 
 
+_COMPARISON = """
+import sys
+from pathlib import Path
+
+import numpy as np
+from fewbits.targets.cuda import driver
+
+driver.prepare()
+from gpu.build import build
+from gpu.cases import Product
+from gpu.emulated import RESULTS, compared, keep
+
+folder = Path(sys.argv[1])
+cases = [Product("check", "int8", 17, 32, 64, template="mma"),
+         Product("check", "int4", 5, 32, 128, 64, template="matvec"),
+         Product("check", "int4", 5, 32, 128, 64, template="no such template")]
+plan = build(cases, "sm_80", folder, print)
+assert ["missing" in entry for entry in plan["cases"]] == [False, False, True]
+assert keep(folder) == {case.title: None for case in cases[:2]}
+rows = compared(folder, "cpu")
+assert [(passes, words) for _, passes, words in rows] == [
+    (True, "right, and the emulated GPU's bits")] * 2, rows
+with np.load(folder / RESULTS) as kept:
+    arrays = {name: array.copy() for name, array in kept.items()}
+for title in (case.title for case in cases[:2]):
+    arrays[title][0, 0] += 1
+np.savez(folder / RESULTS, **arrays)
+assert [passes for _, passes, _ in compared(folder, "cpu")] == [False, True]
+"""
+
+
+def test_products_are_kept_and_compared_with_what_was_emulated(tmp_path: Path) -> None:
+    from fewbits.targets.cuda import testing
+
+    reason = testing.no_compiler()
+    if reason is not None:
+        pytest.skip(reason)
+    environment = {
+        **os.environ, "FEWBITS_CUDA": "emulator:sm_80", "PYTHONPATH": str(BENCHMARKS),
+        "FEWBITS_CACHE": platformdirs.user_cache_dir("fewbits-tests"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPARISON, str(tmp_path)],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_packed_runtime_is_enough_for_the_run_step(tmp_path: Path) -> None:
+    import cuda_pack
+
+    cuda_pack.runtime(tmp_path)
+    cuda_pack.scripts(tmp_path / "benchmarks")
+    assert not list(tmp_path.rglob("libtvm_compiler.so"))
+    code = (
+        "import tvm, sys; from pathlib import Path\n"
+        "import tvm.runtime.vm, gpu.run, gpu.model_runs, gpu.emulated\n"
+        f"assert Path(tvm.__file__).is_relative_to({str(tmp_path)!r}), tvm.__file__\n"
+        "assert tvm.runtime.tensor([1.0, 2.0]).numpy().tolist() == [1.0, 2.0]\n"
+    )
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(tmp_path / "benchmarks")]),
+        "TVM_USE_RUNTIME_LIB": "1",
+        "PATH": "",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "benchmarks" / "cuda_kernels.py"), "run", str(tmp_path)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    import torch
+
+    if not torch.cuda.is_available():
+        assert done.returncode == 2 and "no GPU" in done.stderr
+
+
 def test_emulated_results_are_compared_bit_by_bit() -> None:
     from gpu.emulated import _words
 
