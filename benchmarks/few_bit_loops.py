@@ -23,11 +23,11 @@ _JUMP = re.compile(r"BRA `\((\.L_x_\d+)\)")
 _CODES = 8
 
 
-def loop(text: str) -> list[str]:
-    """The instructions of the last loop with products."""
+def loops(text: str) -> list[list[str]]:
+    """The instructions of every loop, in the order of their ends."""
     labels: dict[str, int] = {}
     instructions: list[str] = []
-    found: list[str] = []
+    found: list[list[str]] = []
     for line in text.splitlines():
         match = _LINE.match(line)
         if match is None:
@@ -38,10 +38,14 @@ def loop(text: str) -> list[str]:
         instructions.append(match[1])
         jump = _JUMP.search(match[1])
         if jump and jump[1] in labels:
-            inside = instructions[labels[jump[1]] :]
-            if any("HMMA" in instruction for instruction in inside):
-                found = inside
+            found.append(instructions[labels[jump[1]] :])
     return found
+
+
+def loop(text: str) -> list[str]:
+    """The instructions of the last loop with products."""
+    found = [body for body in loops(text) if any("HMMA" in instruction for instruction in body)]
+    return found[-1] if found else []
 
 
 def main() -> None:
