@@ -8,8 +8,10 @@ denormals): what a kernel computes is what its TIR says, but for fused multiply-
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import hashlib
+import os
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -37,6 +39,17 @@ _FLAGS = (
 _SOURCE = "kernels.cu"
 _OUTPUT = "kernels.fatbin"
 _DIGEST = hashlib.sha256().digest_size
+
+
+class _Turn(threading.local):
+    """Whether this thread is the one that has TVM."""
+
+    mine: bool = False
+
+
+#: TVM works for one thread at a time; while one waits for nvcc, another may go on.
+_turn = threading.Lock()
+_has = _Turn()
 
 
 class _Failure(threading.local):
@@ -76,10 +89,14 @@ def compile_kernels(kernels: Sequence[Kernel]) -> list[Any]:
         if kernel.name in group:
             raise ValueError(f"two kernels are called {kernel.name}")
         group[kernel.name] = kernel.function.with_attr("global_symbol", kernel.name)
-    return [
-        compile_module(ir.IRModule(functions), architecture, pipeline, dict(options))
+    work = [
+        (ir.IRModule(functions), architecture, pipeline, dict(options))
         for (architecture, pipeline, options), functions in groups.items()
     ]
+    if len(work) < 2:
+        return [compile_module(*each) for each in work]
+    with concurrent.futures.ThreadPoolExecutor(min(len(work), os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda each: compile_module(*each), work))
 
 
 def compile_module(
@@ -90,7 +107,7 @@ def compile_module(
     Raises:
         FewbitsError: ``compiler-missing``, ``compiler-failed``.
     """
-    with compiling(architecture) as target:
+    with _my_turn(), compiling(architecture) as target:
         import tvm
 
         with tvm.transform.PassContext(opt_level=3, config=options or {}):
@@ -149,7 +166,9 @@ def fatbin(source: str, *architectures: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fewbits-nvcc-") as name:
         folder = Path(name)
         (folder / _SOURCE).write_text(source, encoding="utf-8")
-        run_tool([nvcc.path, *flags, "-o", _OUTPUT, _SOURCE], folder)
+        # One process for each architecture; what they write does not depend on their number.
+        at_once = f"--threads={len(architectures)}"
+        run_tool([nvcc.path, *flags, at_once, "-o", _OUTPUT, _SOURCE], folder)
         content = (folder / _OUTPUT).read_bytes()
     _store(path, content)
     return content
@@ -168,11 +187,42 @@ def _callback(source: str) -> bytes:
     target = Target.current(allow_none=True)
     if target is None:
         raise ValueError("CUDA is compiled inside of `with target:` only")
+    architectures = (str(target.arch), *_also.names)
     try:
-        return fatbin(separated(source), str(target.arch), *_also.names)
+        with _others_turn():
+            return fatbin(separated(source), *architectures)
     except FewbitsError as error:
         _failure.error = error
         raise
+
+
+@contextlib.contextmanager
+def _my_turn() -> Iterator[None]:
+    """Inside, no other thread that asks for its turn has TVM."""
+    if _has.mine:
+        yield
+        return
+    with _turn:
+        _has.mine = True
+        try:
+            yield
+        finally:
+            _has.mine = False
+
+
+@contextlib.contextmanager
+def _others_turn() -> Iterator[None]:
+    """Inside, another thread may have TVM, if it was this one's turn."""
+    if not _has.mine:
+        yield
+        return
+    _has.mine = False
+    _turn.release()
+    try:
+        yield
+    finally:
+        _turn.acquire()
+        _has.mine = True
 
 
 def _load(path: Path) -> bytes | None:

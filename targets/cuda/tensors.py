@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -30,13 +31,38 @@ def borrowed(tensor: Any, device: Any) -> Any:
         )
     if hasattr(tensor, "contiguous"):
         tensor = tensor.contiguous()
-    try:
-        return tvm_ffi.from_dlpack(tensor, require_alignment=ALIGNMENT, require_contiguous=True)
-    except (RuntimeError, ValueError, BufferError):
-        view: Any = tvm_ffi.from_dlpack(tensor, require_contiguous=True)
+    view: Any = tvm_ffi.from_dlpack(tensor, require_contiguous=True)
+    if _byte_offset(view) == 0:
+        try:
+            return tvm_ffi.from_dlpack(tensor, require_alignment=ALIGNMENT, require_contiguous=True)
+        except (RuntimeError, ValueError, BufferError):
+            pass  # from an address that kernels do not read from: copied
     copy = tvm.runtime.empty(tuple(view.shape), str(view.dtype), device)
     view.copyto(copy)
     return copy
+
+
+class _Tensor(ctypes.Structure):
+    """DLPack's ``DLTensor``."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", ctypes.c_int32 * 2),
+        ("ndim", ctypes.c_int32),
+        ("dtype", ctypes.c_uint32),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def _byte_offset(view: Any) -> int:
+    """Where a tensor's elements begin in its memory. Compiled code reads from the memory's start:
+    torch gives the address of the first element as such, but others need not."""
+    capsule = view.__dlpack__()
+    content = ctypes.pythonapi.PyCapsule_GetPointer
+    content.restype, content.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return int(_Tensor.from_address(content(capsule, b"dltensor")).byte_offset)
 
 
 def given_back(results: Sequence[Any], like: Sequence[Any]) -> list[Any]:
