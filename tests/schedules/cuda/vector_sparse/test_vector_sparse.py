@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from fewbits.schedules.cuda.architecture import ARCHITECTURES, Architecture
 from fewbits.schedules.cuda.epilogue import plain
-from fewbits.schedules.cuda.vector_sparse import SparseProduct, SrBcrs, digits, sparse_product
+from fewbits.schedules.cuda.vector_sparse import (
+    SampledProduct,
+    SparseProduct,
+    SrBcrs,
+    digits,
+    sampled_product,
+    sparse_product,
+)
 from fewbits.targets.cuda import testing
+from fewbits.targets.cuda.compile import compile_kernels
+from fewbits.targets.cuda.machine_code import report_module
+from fewbits.targets.cuda.toolchain import disassembler
 
 #: Bits of the sparse and the dense side.
 PAIRS = [(16, 16), (16, 8), (8, 8), (16, 4), (12, 8), (12, 4), (8, 4), (4, 4)]
@@ -103,3 +113,57 @@ def test_digits_are_bytes_below_a_signed_one(bits: int) -> None:
     np.testing.assert_array_equal(total, values)
     with pytest.raises(ValueError, match="bits"):
         digits(np.array([1 << (bits - 1)]), bits)
+
+
+@pytest.mark.parametrize(
+    ("bits", "length", "shape", "inputs", "share"),
+    [
+        (16, 8, (40, 70), 64, 0.5), (8, 8, (64, 64), 32, 0.9), (4, 8, (33, 20), 96, 0.3),
+        (8, 2, (9, 50), 20, 0.6), (8, 4, (30, 1), 4, 0.2), (8, 8, (16, 48), 64, 1.0),
+    ],
+)  # fmt: skip
+def test_products_sampled_by_a_mask(
+    gpu: testing.Gpu, bits: int, length: int, shape: tuple[int, int], inputs: int, share: float
+) -> None:
+    generator = np.random.default_rng(bits)
+    limit = 1 << (bits - 1)
+    a, b = (generator.integers(-limit, limit, (size, inputs)) for size in shape)
+    kept = generator.random((-(-shape[0] // length), shape[1])) >= share
+    mask = SrBcrs.of(np.repeat(kept, length, axis=0)[: shape[0]].astype(np.int64), length)
+    problem = SampledProduct(inputs, *shape, length, mask.strides, bits)
+    assert problem.refusal() is None
+    kernel = sampled_product(problem, gpu.architecture, "sampled")
+    columns = mask.columns if mask.strides else np.full(32, -1, np.int32)
+    poison = np.full((max(mask.strides, 1), length, 32), -(2**31), np.int32)
+    given = (digits(a, bits), digits(b, bits), mask.ranges, columns, poison)
+    (result,) = testing.run_kernel(kernel, *given)
+    wide = SrBcrs(mask.shape, length, mask.ranges, mask.columns, result[: mask.strides])
+    expected = (a @ b.T) * mask.dense()
+    np.testing.assert_array_equal(wide.dense(), expected.astype(np.int32))
+    vectors = result[: mask.strides].transpose(0, 2, 1).reshape(-1, length)
+    assert not vectors[mask.columns < 0].any()
+
+
+def test_machine_code_is_products_of_bytes_without_spills() -> None:
+    reason = testing.no_compiler()
+    if reason is not None or disassembler("cuobjdump") is None or disassembler("nvdisasm") is None:
+        pytest.skip(reason or "no disassembler")
+    for architecture in ARCHITECTURES.values():
+        kernels = [
+            sparse_product(
+                SparseProduct(512, 512, 8, 60, *pair, plain("int32", "int32")), architecture,
+                f"spmm_{pair[0]}_{pair[1]}",
+            )
+            for pair in PAIRS
+        ] + [
+            sampled_product(
+                SampledProduct(64, 512, 512, 8, 60, bits), architecture, f"sddmm_{bits}"
+            )
+            for bits in (4, 8, 16)
+        ]  # fmt: skip
+        (module,) = compile_kernels(kernels)
+        codes = report_module(module, architecture)
+        for kernel in kernels:
+            code = codes[f"{kernel.name}_kernel"]
+            assert code.count("IMMA") > 0, kernel.name
+            assert (code.spill, code.stack) == (0, 0), (kernel.name, architecture.name)
