@@ -55,7 +55,7 @@ def build(options: argparse.Namespace) -> None:
             for kind, bind in binds.items():
                 name = f"{model}-{recipe}-{kind}"
                 entry[kind] = _artifact(name, source, calibration, recipe, bind, options)
-                print(f"{name}: {entry[kind]['library'] or entry[kind]['missing']}")
+                print(f"{name}: {entry[kind]['library'] or entry[kind]['missing']}", flush=True)
             entries.append(entry)
     plan = {"architecture": options.arch, "graph": list(options.graph), "width": options.width,
             "heads": options.heads, "models": entries}  # fmt: skip
@@ -86,12 +86,12 @@ def _artifact(
     from gpu.build import keep_what_runs, tolerance
 
     if bind:
-        calibration = "random" if "t" in bind else _as_long(calibration, bind["T"])
+        calibration = _of_sizes(calibration, *bind.values())
     try:
         artifact = fewbits.compile(
             source, options.out / name, calibration=calibration, recipe=recipe, bind=bind,
             target=f"cuda-{options.arch.replace('_', '')}", to="build", samples=32, force=True,
-            golden=0 if bind else 4,
+            golden=2 if bind else 4,
         )  # fmt: skip
     except fewbits.FewbitsError as error:
         return {"library": None, "missing": f"{error.code}: {error}"}
@@ -106,9 +106,22 @@ def _artifact(
     }
 
 
-def _as_long(calibration: dict[str, np.ndarray], tokens: int) -> dict[str, np.ndarray]:
-    """Data repeated or cut to a number of tokens."""
-    return {name: np.resize(rows, (len(rows), tokens)) for name, rows in calibration.items()}
+def _of_sizes(calibration: dict[str, np.ndarray], batch: int, tokens: int) -> dict[str, np.ndarray]:
+    """Data for a model whose sizes are known: a sample is a batch of so many tokens.
+
+    Sequences, and masks of them, are repeated or cut to the number of tokens.
+    """
+    found = {}
+    for name, rows in calibration.items():
+        count = max(1, len(rows) // batch)
+        if name == "mask":
+            mask = np.triu(np.full((tokens, tokens), rows.min(), rows.dtype), 1)
+            found[name] = np.broadcast_to(mask, (count, batch, 1, tokens, tokens)).copy()
+            continue
+        places = np.arange(tokens) % rows.shape[1]
+        chosen = rows[np.arange(count * batch) % len(rows)][:, places]
+        found[name] = chosen.reshape(count, batch, *chosen.shape[1:])
+    return found
 
 
 def run(options: argparse.Namespace, folder: Path, emulated: bool) -> int:
@@ -139,14 +152,14 @@ def run(options: argparse.Namespace, folder: Path, emulated: bool) -> int:
 
 
 def emulate(options: argparse.Namespace) -> int:
-    """A small block with open sizes, run on the emulated GPU."""
+    """A small block with open and with known sizes, run on the emulated GPU."""
     os.environ["FEWBITS_CUDA"] = f"emulator:{options.arch}"
     from fewbits.targets.cuda import driver
 
     driver.prepare()
     with tempfile.TemporaryDirectory() as name:
-        options.out, options.models, options.no_graphs = Path(name), ["gpt"], True
-        options.width, options.heads = 32, 2
+        options.out, options.models, options.no_graphs = Path(name), ["gpt"], False
+        options.width, options.heads, options.graph = 32, 2, (2, 5)
         options.recipes = options.recipes or ["w8a8-smooth", "w4-g64-gptq"]
         build(options)
         return run(options, Path(name), emulated=True)

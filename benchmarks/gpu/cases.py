@@ -138,11 +138,13 @@ def _graphs() -> list[Case]:
     layer = (Bar("torch bf16", 1.0, 1.4), Bar("torch bf16", 3 * BITSANDBYTES))
     fused = (Bar("torch fp16", 1.0),)
     heads = tuple([(8, 16, 512, 64)] * 3)
-    return [
+    layers: list[Case] = [
         Graph("outliers", "linear", "llm-int8", {"inputs": 4096, "outputs": 4096},
               ((rows, 4096),), layer)
         for rows in (1024, 4096)
-    ] + [
+    ]  # fmt: skip
+    return [
+        *layers,
         Graph("fused", "attention", "float", {"heads": 16, "size": 64}, heads, fused),
         Graph("fused", "norm-linear", "w8a8", {"inputs": 2048, "outputs": 2048},
               ((8192, 2048),), fused),

@@ -47,19 +47,39 @@ class Model:
 
 
 def checked(plan: dict[str, Any], folder: Path) -> list[str]:
-    """Artifacts with open sizes whose golden samples do not come out: name and distance."""
+    """Artifacts whose golden samples do not come out: model, recipe, sizes and distance."""
     wrong = []
     for entry in plan["models"]:
-        if entry["open"]["library"] is None:
-            continue
-        golden = folder / Path(entry["open"]["library"]).parent / "golden"
-        model = Model(entry["open"], folder)
-        inputs = {n: np.load(golden / f"input_{i}.npy") for i, n in enumerate(model.names)}
-        want = np.load(golden / "output_0.npy").astype(np.float64)
-        away = float(np.linalg.norm(model(inputs) - want) / np.linalg.norm(want))
-        if not away <= entry["open"]["tolerance"]:
-            wrong.append(f"{entry['model']} {entry['recipe']}: {away:.2g} of its length away")
+        for kind in ("open", "graph"):
+            if entry.get(kind, {}).get("library") is None:
+                continue
+            away = _distance(entry[kind], folder, whole=kind == "open")
+            if not away <= entry[kind]["tolerance"]:
+                name = f"{entry['model']} {entry['recipe']}, {kind} sizes"
+                wrong.append(f"{name}: {away:.2g} of its length away")
     return wrong
+
+
+def _distance(entry: dict[str, Any], folder: Path, whole: bool) -> float:
+    """Of golden samples from the oracle's results, as a share of their length.
+
+    Args:
+        entry: an artifact.
+        folder: of the plan.
+        whole: samples are a batch; else each is a call, twice, so that a recording is replayed.
+    """
+    golden = (folder / entry["library"]).parent / "golden"
+    model = Model(entry, folder)
+    inputs = {name: np.load(golden / f"input_{i}.npy") for i, name in enumerate(model.names)}
+    want = np.load(golden / "output_0.npy").astype(np.float64)
+
+    def each() -> np.ndarray:
+        return np.stack(
+            [model({name: a[i] for name, a in inputs.items()}) for i in range(len(want))]
+        )
+
+    got = model(inputs) if whole else (each(), each())[1]
+    return float(np.linalg.norm(got.reshape(want.shape) - want) / np.linalg.norm(want))
 
 
 def accuracy_rows(plan: dict[str, Any], folder: Path) -> list[dict[str, Any]]:

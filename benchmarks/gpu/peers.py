@@ -1,5 +1,8 @@
 """Who kernels are compared with: torch and what it calls; libraries that are missing are named."""
 
+# torch has no public names for quantized products.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import importlib.util
@@ -71,9 +74,10 @@ def _graph(case: Graph) -> dict[str, Run]:
     x, half = inputs[0], torch.bfloat16 if case.group == "outliers" else torch.float16
     name = f"torch {'bf16' if half is torch.bfloat16 else 'fp16'}"
     if case.kind == "attention":
+        q, k, v = inputs
         return {
             name: lambda: functional.scaled_dot_product_attention(
-                *(value.to(half) for value in inputs)
+                q.to(half), k.to(half), v.to(half)
             ).float()
         }
     if case.kind == "softmax":
