@@ -165,6 +165,11 @@ def _quantize(
 ) -> tuple[relax.Expr, relax.Expr | None]:
     levels = activation.format
     x = selection.converted(source, selection.dtype, name)
+    known = all(isinstance(size, int) for size in extents_of(x)[1:])
+    if activation.scales == "tensor" and not known:
+        # Where an index is divided by several sizes that are not known, TVM's code for the host
+        # names a variable twice; rows have one.
+        x = selection.matrix(x, selection.dtype, name)
     sizes = extents_of(x)
     floats = _fp8(levels)
     low, high = float(levels.levels()[0]), float(levels.levels()[-1])

@@ -74,7 +74,7 @@ def images(batch: Any = "N", height: Any = 13, width: Any = 11) -> onnx.ModelPro
     return g.model((y, (batch, 5, "p", "q")), ("z", (batch, 12)))
 
 
-def built(model: onnx.ModelProto, folder: Path, recipe: str, **options: Any) -> Any:
+def built(model: onnx.ModelProto | Path, folder: Path, recipe: str, **options: Any) -> Any:
     return compile_model(
         model, folder, target="cuda-sm80", recipe=recipe, calibration="random", tuning=None,
         **options,
@@ -131,7 +131,7 @@ def test_integers_are_the_oracles(tmp_path: Path) -> None:
 
 
 def test_activations_rounded_to_bytes(tmp_path: Path) -> None:
-    model = images(batch=2)
+    model = images(height="height", width="width")
     artifact = built(model, tmp_path / "out", "w8a8")
     assert all("generated" not in kernel for kernel in kernels(artifact).values())
     compare(artifact, model, 5e-2, 2, 3, 13, 11)
@@ -146,6 +146,17 @@ def test_weights_of_few_bits_stay_few(tmp_path: Path) -> None:
     assert artifact.manifest["golden"]["difference"] <= 1e-2
     rows = [row for row in artifact.manifest["layers"] if row["operator"] == "conv2d"]
     assert all(row["bits"] < 5 * row["weights"] for row in rows)
+
+
+def test_keyword_spotting_in_integers(tmp_path: Path) -> None:
+    """The DS-CNN of MLPerf Tiny: all layers in kernels, all bits the oracle's."""
+    path = Path(__file__).parents[5] / "shared/models/mlperf_kws_dscnn_fp32.onnx"
+    if not path.exists():
+        pytest.skip("the model is not here")
+    artifact = built(path, tmp_path / "out", "int8")
+    found = list(kernels(artifact).values())
+    assert len(found) == 9 and sum("window" in kernel for kernel in found) == 4
+    assert artifact.manifest["golden"]["exact"]
 
 
 def test_signals(tmp_path: Path) -> None:
