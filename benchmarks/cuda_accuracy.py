@@ -43,11 +43,11 @@ SAMPLES = 8
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A transformer: its file, how many blocks it has, samples."""
+    """A transformer: its file, how many blocks it has, samples with a first axis of one."""
 
     path: Path
     blocks: int
-    calibration: dict[str, np.ndarray]
+    samples: list[dict[str, np.ndarray]]
 
 
 def shared_data() -> ModuleType:
@@ -68,20 +68,24 @@ def open_model(name: str, tokens: int) -> Model:
     if name == "stories260k-step":
         path = SHARED / "models" / "llama_stories260k_step_fp32.onnx"
         rng = np.random.default_rng(0)
-        cache = (SAMPLES, 5, 1, 4, tokens, 8)
-        return Model(
-            path,
-            5,
+        cache = (1, 5, 1, 4, tokens, 8)
+        samples = [
             {
-                "token": rng.integers(1, 512, (SAMPLES, 1, 1)),
-                "pos": np.full((SAMPLES, 1), tokens, np.int64),
+                "token": rng.integers(1, 512, (1, 1, 1)),
+                "pos": np.full(1, tokens, np.int64),
                 "past_k": rng.standard_normal(cache).astype(np.float32),
                 "past_v": rng.standard_normal(cache).astype(np.float32),
-            },
-        )
+            }
+            for _ in range(SAMPLES)
+        ]
+        return Model(path, 5, samples)
     task = shared_data().load(name)
     blocks = {"minilm": 6, "stories260k": 5}[name]
-    return Model(task.model, blocks, {k: v[:SAMPLES, :tokens] for k, v in task.calibration.items()})
+    samples = [
+        {key: array[place : place + 1, :tokens] for key, array in task.calibration.items()}
+        for place in range(SAMPLES)
+    ]
+    return Model(task.model, blocks, samples)
 
 
 def measure(name: str, model: Model, recipe: str, architecture: str) -> str:
@@ -95,7 +99,7 @@ def measure(name: str, model: Model, recipe: str, architecture: str) -> str:
                 Path(folder) / "out",
                 target=f"cuda-{architecture.replace('_', '')}",
                 recipe=base,
-                calibration=model.calibration,
+                calibration=model.samples,
                 pass_options=options,
                 tuning=None,
                 golden=2,
@@ -104,10 +108,9 @@ def measure(name: str, model: Model, recipe: str, architecture: str) -> str:
             return f"{name:18s} {recipe:18s} {architecture:8s} {error}"
         golden = artifact.manifest["golden"]
         loaded = load(artifact.folder)
-        inputs = {key: array[0] for key, array in model.calibration.items()}
-        loaded(**inputs)
+        loaded(**model.samples[0])
         reset()
-        loaded(**inputs)
+        loaded(**model.samples[0])
         launches = statistics().launches
     return (
         f"{name:18s} {recipe:18s} {architecture:8s} {golden['difference']:10.2e} "

@@ -4,6 +4,9 @@ A reshape costs nothing by itself, so TVM fuses nothing with it; but between the
 and concatenations of a rotary embedding it keeps apart what could be one kernel. There it becomes
 a function that copies elements, which fusion writes into its neighbours. Around kernels of
 products, and where sizes that are known at run time only are regrouped, it stays a view.
+
+So it is with a concatenation along an axis whose size is known at run time only, such as that of a
+cache of keys with the newest one: TVM does not see that its elements are moved one by one.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from typing import Any
 import tvm_ffi
 from tvm import ir, relax, s_tir, te, tirx
 from tvm.ir import prim
+
+from ...stages.program import read
 
 #: TVM's patterns of fusion: what computes or moves each element on its own.
 _INJECTIVE = 2
@@ -30,6 +35,7 @@ def fuse_views(module: ir.IRModule) -> ir.IRModule:
     Returns:
         The module, in which such reshapes call injective functions of their own.
     """
+    module = _with_concatenations(module)
     views = _Views(module)
     graphs = {
         variable: views.of(function)
@@ -44,6 +50,47 @@ def fuse_views(module: ir.IRModule) -> ir.IRModule:
     for variable, graph in graphs.items():
         result.update_func(variable, graph)
     return relax.transform.Normalize()(result)
+
+
+def _with_concatenations(module: ir.IRModule) -> ir.IRModule:
+    """Concatenations along a symbolic axis are injective as well; TVM does not see it."""
+    updates = {
+        variable: function.with_attr("op_pattern", _INJECTIVE)
+        for variable, function in module.functions_items()
+        if isinstance(function, tirx.PrimFunc) and _concatenates(function)
+    }
+    if not updates:
+        return module
+    result = ir.IRModule(dict(module.functions.items()), attrs=module.attrs)
+    for variable, function in updates.items():
+        result.update_func(variable, function)
+    return result
+
+
+def _concatenates(function: tirx.PrimFunc) -> bool:
+    if int(function.attrs.get("op_pattern", _INJECTIVE)) <= _INJECTIVE:
+        return False
+    program = read(function)
+    if program is None or len(program.stages) != 1:
+        return False
+    (stage,) = program.stages
+    value = stage.value
+    return (
+        isinstance(value, ir.Call)
+        and str(value.op.name) == "prim.if_then_else"
+        and not stage.reductions
+        and stage.writes_in_order()
+        and _only_moves(value)
+    )
+
+
+def _only_moves(value: Any) -> bool:
+    """Whether a value is one of several elements."""
+    while isinstance(value, ir.Call) and str(value.op.name) == "prim.if_then_else":
+        _, branch, value = value.args
+        if not isinstance(branch, ir.TensorLoad):
+            return False
+    return isinstance(value, ir.TensorLoad)
 
 
 class _Views:

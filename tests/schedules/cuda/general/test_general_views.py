@@ -96,3 +96,21 @@ def test_regrouped_symbolic_sizes_stay_views(scheduled: Any) -> None:
     assert "reshape" in built.module["main"].script()
     x = np.random.default_rng(5).standard_normal((2, 3, 4)).astype(np.float32)
     np.testing.assert_array_equal(built(x)[0], np.abs(x).reshape(6, 4))
+
+
+def test_a_slice_of_a_cache_with_the_newest_key_is_one_kernel(scheduled: Any) -> None:
+    """[2, n, p, 4] at one layer, and [n, 1, 4] behind it along a symbolic axis."""
+
+    def write(emit: Any, cache: Any, newest: Any) -> Any:
+        _, batch, length, size = cache.ty.shape.values
+        layer = emit(R.strided_slice(cache, (0,), (1,), (2,), (1,)))
+        layer = emit(R.reshape(layer, (batch, length, size)))
+        return emit(R.concat([layer, emit(R.negative(newest))], axis=1))
+
+    built = scheduled(write, (2, "n", "p", 4), ("n", 1, 4))
+    assert calls(built) == 1
+    rng = np.random.default_rng(6)
+    cache = rng.standard_normal((2, 3, 5, 4)).astype(np.float32)
+    newest = rng.standard_normal((3, 1, 4)).astype(np.float32)
+    want = np.concatenate([cache[1], -newest], axis=1)
+    np.testing.assert_array_equal(built(cache, newest)[0], want)
