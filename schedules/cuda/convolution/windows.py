@@ -71,7 +71,7 @@ class _Thread:
         self.declared, self.problem, self.sizes = declared, problem, sizes
         self.down, self.across = declared.output_size()
         groups = problem.outputs // sizes.channels
-        strips = held_outside(self.across, sizes.pixels)
+        strips = _strips(self.across, sizes.pixels)
         self.items = self.down * strips * groups
         blocks = (self.items + (sizes.threads - 1)) // sizes.threads
         block, thread = launch(extents.batch * long(blocks), sizes.threads)
@@ -205,7 +205,7 @@ class _Thread:
                     T.buffer_store(self.declared.y, value, [row + p, column])
 
 
-def held_outside(across: Any, pixels: int) -> Any:
+def _strips(across: Any, pixels: int) -> Any:
     """How many strips of this many pixels a row has."""
     return (across + (pixels - 1)) // pixels
 

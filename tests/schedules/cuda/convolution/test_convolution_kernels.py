@@ -184,7 +184,7 @@ def test_odd_channels(problem: Convolution) -> None:
     check(Windows(), problem, WindowSizes(2 if wide else 1, 2))
 
 
-def requantizing(outputs: int) -> Epilogue:
+def requantizing() -> Epilogue:
     """The integer dialect's end of a product, and a residual added in integers."""
     total = tirx.Var("sum", "int32")
     bias, multiplier = (Operand.of("column", "int32", name) for name in ("bias", "multiplier"))
@@ -193,7 +193,6 @@ def requantizing(outputs: int) -> Epilogue:
     wide = (scaled * tirx.Cast("int64", multiplier.element)) >> tirx.const(32, "int64")
     wide = tirx.Cast("int32", wide) + tirx.Cast("int32", other.element)
     value = tirx.Cast("int8", tirx.max(tirx.min(wide, 127), -100))
-    del outputs
     return Epilogue(total, value, (bias, multiplier, other))
 
 
@@ -203,7 +202,7 @@ def requantizing(outputs: int) -> Epilogue:
     ids=["patches", "windows"],
 )
 def test_sums_are_requantized_in_64_bits(template: Any, groups: int, sizes: Any) -> None:
-    problem = case((16, 16), groups=groups, epilogue=requantizing(16))
+    problem = case((16, 16), groups=groups, epilogue=requantizing())
     x, w = numbers(problem, 1, (9, 7))
     sums = reference(problem, x, w).astype(np.int64)
     bias = RNG.integers(-1000, 1000, 16).astype(np.int32)
