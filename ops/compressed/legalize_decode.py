@@ -6,6 +6,7 @@ The packed codes, places and scales are read as they are stored: nothing is expa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from ...formats.binary import BinaryCoding
 from ...formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor, parse_granularity
 from ...formats.parse import parse_format
 from ...formats.plain import PLAIN_TYPES
-from ...formats.sparsity import Bitmap, Dense, NofM, Sparsity, parse_sparsity
+from ...formats.sparsity import Bitmap, Dense, NofM, Sparsity, Vectors, parse_sparsity
 from .legalize import DECODED, legalizes
 from .legalize_scales import float_of, scales_of, tables_of
 
@@ -199,6 +200,8 @@ def _values(stored: Plain) -> te.Tensor:
             name="decoded",
             attrs={DECODED: 1},
         )
+    if isinstance(sparsity, Vectors):
+        return _walked(stored, functools.partial(_vectors, sparsity.length))
     return _walked(stored, _bitmap if isinstance(sparsity, Bitmap) else _rows)
 
 
@@ -271,3 +274,23 @@ def _rows(stored: Plain, output: Any) -> None:
             at = _coordinates(stored, row * length + column)
             T.buffer_store(output, stored.value(seen[0] + k, at), at)
         T.buffer_store(seen, ends[row].astype("int32"), [0])
+
+
+def _vectors(length: int, stored: Plain, output: Any) -> None:
+    """Zeros everywhere, then the values of each row at the columns of its vector row."""
+    ends, columns = stored.parts["places/ends"], stored.parts["places/columns"]
+    rows, width = stored.shape[0], math.prod(stored.shape[1:])
+    seen = T.alloc_buffer((1,), "int32")
+    T.buffer_store(seen, prim.IntImm("int32", 0), [0])
+    with T.serial(0, rows * width) as flat:
+        T.buffer_store(output, prim.FloatImm("float32", 0), _coordinates(stored, flat))
+    with T.serial(0, rows) as row:
+        block = row // length
+        before = tirx.max(block - 1, 0)
+        first = tirx.Select(block > 0, ends[before].astype("int32"), 0)
+        count = ends[block].astype("int32") - first
+        with T.serial(0, count) as k:
+            column = columns[first + k].astype("int32")
+            at = _coordinates(stored, row * width + column)
+            T.buffer_store(output, stored.value(seen[0] + k, at), at)
+        T.buffer_store(seen, seen[0] + count, [0])

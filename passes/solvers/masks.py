@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...errors import FewbitsError
-from ...formats.sparsity import Bitmap, NofM, Rows, Sparsity
+from ...formats.sparsity import Bitmap, NofM, Rows, Sparsity, Vectors
 
 
 def zeros_of(share: float, size: int) -> int:
@@ -41,8 +41,20 @@ def project(weight: Tensor, pattern: NofM) -> Tensor:
     return weight * keep_n_of_m(weight.abs(), pattern)
 
 
-def keep(scores: Tensor, sparsity: float | NofM, *, by_row: bool = False) -> Tensor:
-    """Mask of ``[rows, columns]``: n:m, or a share of zeros, of each row if `by_row`."""
+def keep_vectors(scores: Tensor, pattern: Vectors) -> Tensor:
+    """Mask of ``[rows, columns]``: all but the vectors with the smallest sums of squares."""
+    assert pattern.share is not None
+    rows, columns = scores.shape
+    filled = torch.nn.functional.pad(scores, (0, 0, 0, -rows % pattern.length))
+    worth = filled.reshape(-1, pattern.length, columns).square().sum(1)
+    kept = keep_largest(worth, zeros_of(pattern.share, worth.numel()))
+    return kept.repeat_interleave(pattern.length, 0)[:rows]
+
+
+def keep(scores: Tensor, sparsity: float | NofM | Vectors, *, by_row: bool = False) -> Tensor:
+    """Mask of ``[rows, columns]``: n:m, vectors, or a share of zeros, of each row if `by_row`."""
+    if isinstance(sparsity, Vectors):
+        return keep_vectors(scores, sparsity)
     if isinstance(sparsity, NofM):
         return keep_n_of_m(scores, sparsity)
     if by_row:
@@ -62,9 +74,12 @@ def check_pattern(pattern: NofM, columns: int) -> None:
         )  # fmt: skip
 
 
-def default_storage(sparsity: float | NofM, columns: int) -> Sparsity:
-    """n:m as its places; a share as a bitmap, or as row indices where these are fewer bits."""
+def default_storage(sparsity: float | NofM | Vectors, columns: int) -> Sparsity:
+    """n:m as its places, vectors as their columns; a share as a bitmap, or as row indices where
+    these are fewer bits."""
     if isinstance(sparsity, NofM):
         return sparsity
+    if isinstance(sparsity, Vectors):
+        return Vectors(sparsity.length)
     index_bits = 16 if columns <= 1 << 16 else 32
     return Rows() if (1 - sparsity) * index_bits + 32 / max(columns, 1) < 1 else Bitmap()

@@ -11,7 +11,7 @@ from ...formats.binary import BinaryCoding
 from ...formats.granularity import Granularity, PerChannel
 from ...formats.integer import Integer
 from ...formats.scales import ScaleStorage
-from ...formats.sparsity import NofM, Sparsity
+from ...formats.sparsity import NofM, Sparsity, Vectors
 
 SolverName = Literal[
     "rtn", "mse", "gptq", "obq", "descent", "magnitude", "wanda", "sparsegpt", "obs"
@@ -61,7 +61,7 @@ class SolverOptions:
     granularity: Granularity = PerChannel(0)  # noqa: RUF009 (frozen)
     scale_storage: ScaleStorage = "float32"
     symmetric: bool = True
-    sparsity: float | NofM | None = None
+    sparsity: float | NofM | Vectors | None = None
     sparsity_storage: Sparsity | None = None
     scale_method: Literal["absmax", "mse"] | None = None
     activation_order: bool = False
@@ -81,6 +81,8 @@ class SolverOptions:
         if self.solver in QUANTIZING - {"obq", "descent"} and self.sparsity is not None:
             other = "sparsegpt" if self.solver == "gptq" else "magnitude"
             raise _error(f"{self.solver} does not prune", f"{other} prunes and rounds")
+        if isinstance(self.sparsity, Vectors) and self.solver not in ("magnitude", "wanda"):
+            raise _error(f"{self.solver} does not prune vectors", "magnitude or wanda")
         if isinstance(self.sparsity, float | int) and not 0 <= self.sparsity < 1:
             raise FewbitsError(
                 "bad-sparsity", f"the share of zeros is at least 0 and below 1, not {self.sparsity}"

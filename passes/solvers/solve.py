@@ -9,7 +9,7 @@ from torch import Tensor
 from ...errors import FewbitsError
 from ...formats.binary import BinaryCoding
 from ...formats.compress import Method, compress
-from ...formats.sparsity import Dense, NofM, Sparsity
+from ...formats.sparsity import Dense, NofM, Sparsity, Vectors
 from .descent import descend
 from .factor import check_hessian, damp, dead_columns, inverse_factor
 from .hessian import Hessian
@@ -176,6 +176,7 @@ def _sequential(weight: Tensor, hessian: Tensor, options: SolverOptions) -> Solu
     if options.number_format is not None:
         importance = _importance(weight, hessian, options.damping)
         quantizer = Quantizer(weight, options, importance, dynamic=order is None)
+    assert not isinstance(options.sparsity, Vectors)  # the options refuse it
     sweep = Sweep(
         weight,
         factor.upper,
@@ -200,6 +201,7 @@ def _exact(weight: Tensor, hessian: Tensor, options: SolverOptions) -> Solution:
     factor = inverse_factor(hessian, options.damping)
     inverse = factor.inverse()
     solved, mask, quantizer = weight, None, None
+    assert not isinstance(options.sparsity, Vectors)  # the options refuse it
     if options.sparsity is not None:
         solved, mask = prune_exact(weight, inverse, options.sparsity, dead_columns(hessian))
     if options.number_format is not None:

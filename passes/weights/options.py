@@ -18,7 +18,7 @@ from ...formats.base import NumberFormat
 from ...formats.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from ...formats.parse import parse_format
 from ...formats.scales import ScaleStorage
-from ...formats.sparsity import NofM, parse_sparsity
+from ...formats.sparsity import NofM, Vectors, parse_sparsity
 from ..solvers.options import SolverName, SolverOptions
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class WeightOptions:
         scale_method: ``absmax`` or ``mse`` (searched); None for the solver's own.
         scale_storage: ``float32``, ``float16``, ``bfloat16``, ``e8m0``, ``double``.
         symmetric: no zero points. Integers can also be stored with them.
-        sparsity: share of zeros (``0.5``) or a pattern (``"2:4"``: 2 of 4 are kept); None for a
-            dense weight.
+        sparsity: share of zeros (``0.5``) or a pattern (``"2:4"``: 2 of 4 are kept;
+            ``"8x1@0.9"``: 90 % of the vectors of 8 outputs are zero); None for a dense weight.
         activation_order: GPTQ goes from the most to the least excited column.
         damping: added to the Hessian's diagonal, as a share of its mean.
         compensate: aim at the float model's outputs: a layer also makes up for what compression
@@ -193,8 +193,8 @@ def check_overrides(base: T, changes: Mapping[str, Any], where: str, known: Sequ
         ) from error
 
 
-def read_sparsity(sparsity: float | str | None) -> float | NofM | None:
-    """A share of zeros, or n:m as recipes write it.
+def read_sparsity(sparsity: float | str | None) -> float | NofM | Vectors | None:
+    """A share of zeros, n:m or vectors as recipes write it.
 
     Raises:
         FewbitsError: ``bad-sparsity``.
@@ -202,10 +202,12 @@ def read_sparsity(sparsity: float | str | None) -> float | NofM | None:
     if sparsity is None or isinstance(sparsity, float | int):
         return sparsity
     pattern = parse_sparsity(sparsity)
+    if isinstance(pattern, Vectors) and pattern.share is not None:
+        return pattern
     if not isinstance(pattern, NofM):
         raise FewbitsError(
             "bad-sparsity", f"{sparsity!r} does not say how many values are kept",
-            hint="a share of zeros such as 0.5, or a pattern such as 2:4",
+            hint="a share of zeros such as 0.5, or a pattern such as 2:4 or 8x1@0.9",
         )  # fmt: skip
     return pattern
 

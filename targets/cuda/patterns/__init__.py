@@ -31,6 +31,7 @@ from .outliers import outlier_linear
 from .quantized import quantized_linear
 from .selection import LayerProduct, Selection
 from .sparse import sparse_linear
+from .vector_sparse import vector_sparse_linear
 
 Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 
@@ -38,6 +39,7 @@ Rule = Callable[[Selection, Layer, Followers], "relax.Var | None"]
 RULES: dict[str, tuple[Rule, ...]] = {
     "linear": (
         binary_linear,
+        vector_sparse_linear,
         quantized_linear,
         outlier_linear,
         sparse_linear,

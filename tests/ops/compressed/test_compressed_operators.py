@@ -52,6 +52,7 @@ def test_rounding_equals_the_format(name: str, values: list[float]) -> None:
         (PerGroup(24), "2:4", "bfloat16"),
         (PerBlock(64), "bitmap", "double"),
         (PerGroup(32), "rows", "e8m0"),
+        (PerChannel(0), "8x1", "float32"),
     ],
 )
 @pytest.mark.parametrize("name", ["int4", "nf4", "bcq3", "fp8_e4m3fn"])

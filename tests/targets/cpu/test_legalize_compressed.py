@@ -81,7 +81,7 @@ def test_sparsities(shape, run):
             weight(shape), parse_format("int3"), granularity=kind, mask=keep,
             sparsity=parse_sparsity(sparsity),
         )
-        for sparsity in ("2:4", "1:8", "bitmap", "rows")
+        for sparsity in ("2:4", "1:8", "bitmap", "rows", "4x1")
     ]  # fmt: skip
     check(tensors, run)
 
@@ -93,7 +93,7 @@ def test_floats(run):
         [
             PlainTensor.from_array(x, dtype, parse_sparsity(sparsity))
             for dtype in ("float32", "float16", "bfloat16")
-            for sparsity in ("dense", "2:4", "bitmap", "rows")
+            for sparsity in ("dense", "2:4", "bitmap", "rows", "4x1")
         ],
         run,
     )  # fmt: skip
