@@ -23,7 +23,8 @@ from ...formats.binary import BinaryCoding
 from ...formats.granularity import PerBlock, PerChannel, PerGroup, PerTensor, parse_granularity
 from ...formats.parse import parse_format
 from ...formats.plain import PLAIN_TYPES
-from ...formats.sparsity import Bitmap, Dense, NofM, Sparsity, Vectors, parse_sparsity
+from ...formats.sparsity import Bitmap, Dense, NofM, Sparsity, parse_sparsity
+from ...formats.vectors import Vectors
 from .legalize import DECODED, legalizes
 from .legalize_scales import float_of, scales_of, tables_of
 

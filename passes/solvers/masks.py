@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...errors import FewbitsError
-from ...formats.sparsity import Bitmap, NofM, Rows, Sparsity, Vectors
+from ...formats.sparsity import Bitmap, NofM, Rows, Sparsity
+from ...formats.vectors import Vectors
 
 
 def zeros_of(share: float, size: int) -> int:

@@ -11,7 +11,8 @@ from ...formats.binary import BinaryCoding
 from ...formats.granularity import Granularity, PerChannel
 from ...formats.integer import Integer
 from ...formats.scales import ScaleStorage
-from ...formats.sparsity import NofM, Sparsity, Vectors
+from ...formats.sparsity import NofM, Sparsity
+from ...formats.vectors import Vectors
 
 SolverName = Literal[
     "rtn", "mse", "gptq", "obq", "descent", "magnitude", "wanda", "sparsegpt", "obs"

@@ -9,7 +9,8 @@ from torch import Tensor
 from ...errors import FewbitsError
 from ...formats.binary import BinaryCoding
 from ...formats.compress import Method, compress
-from ...formats.sparsity import Dense, NofM, Sparsity, Vectors
+from ...formats.sparsity import Dense, NofM, Sparsity
+from ...formats.vectors import Vectors
 from .descent import descend
 from .factor import check_hessian, damp, dead_columns, inverse_factor
 from .hessian import Hessian

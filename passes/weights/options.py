@@ -18,7 +18,8 @@ from ...formats.base import NumberFormat
 from ...formats.granularity import Granularity, PerBlock, PerChannel, PerGroup, PerTensor
 from ...formats.parse import parse_format
 from ...formats.scales import ScaleStorage
-from ...formats.sparsity import NofM, Vectors, parse_sparsity
+from ...formats.sparsity import NofM, parse_sparsity
+from ...formats.vectors import Vectors
 from ..solvers.options import SolverName, SolverOptions
 
 if TYPE_CHECKING:

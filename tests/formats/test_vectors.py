@@ -9,7 +9,8 @@ from fewbits import FewbitsError
 from fewbits.formats.compress import compress
 from fewbits.formats.granularity import PerChannel
 from fewbits.formats.parse import parse_format
-from fewbits.formats.sparsity import Vectors, parse_sparsity
+from fewbits.formats.sparsity import parse_sparsity
+from fewbits.formats.vectors import Vectors
 from fewbits.passes.solvers.options import SolverOptions
 from fewbits.passes.solvers.solve import solve
 from hypothesis import given, settings

@@ -9,7 +9,7 @@ from tvm import relax
 
 from ....formats.compressed import CompressedTensor
 from ....formats.granularity import PerChannel, PerTensor
-from ....formats.sparsity import Vectors
+from ....formats.vectors import Vectors
 from ....ops.symbolic import extents_of
 from ....passes.layers import Layer
 from ....passes.rewrite import constant
