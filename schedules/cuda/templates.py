@@ -16,10 +16,10 @@ def templates() -> tuple[Template, ...]:
     from .lookup import DecodeBinary, Lut
     from .mma import Mma
     from .simt import Simt
-    from .sparse import SparseMma, SparseWgmma
+    from .sparse import SparseDecode, SparseMma, SparseWgmma
     from .weight_only import DecodeMma, DecodeWgmma, Matvec, Skinny
 
-    sparse = (SparseWgmma(), SparseMma())
+    sparse = (SparseWgmma(), SparseMma(), SparseDecode())
     few_bit = (DecodeWgmma(), DecodeMma(), Skinny(), Matvec())
     return (Wgmma(), Mma(), *sparse, *few_bit, Lut(), DecodeBinary(), Simt())
 

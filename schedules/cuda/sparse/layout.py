@@ -115,7 +115,7 @@ class Sparse24(WeightFormat):
         kept, codes = self._form.compress(bits)
         cores = np.ascontiguousarray(kept).view(np.uint8).reshape(down, 8, 8, steps, 4, 16)
         values = cores.transpose(0, 3, 1, 4, 2, 5).reshape(down, steps, VALUES)
-        metadata = self._registers(codes.reshape(down, _TILES, _ROWS, steps, PRODUCTS, -1))
+        metadata = self.registers(codes.reshape(down, _TILES, _ROWS, steps, PRODUCTS, -1))
         whole = np.concatenate([values.view("<u4"), metadata.reshape(down, steps, -1)], axis=2)
         return (np.ascontiguousarray(whole, np.uint32),)
 
@@ -126,7 +126,7 @@ class Sparse24(WeightFormat):
         cores = np.ascontiguousarray(whole[:, :, : VALUES // 4]).view(np.uint8)
         cores = cores.reshape(down, steps, 8, 4, 8, 16).transpose(0, 2, 4, 1, 3, 5)
         kept = np.ascontiguousarray(cores).reshape(down * OUTPUTS, -1).view(_NUMPY[self.dtype])
-        codes = self._codes(whole[:, :, VALUES // 4 :]).reshape(down * OUTPUTS, -1)
+        codes = self.codes(whole[:, :, VALUES // 4 :]).reshape(down * OUTPUTS, -1)
         dense = np.zeros((*codes.shape, 4), np.float64)
         pairs = kept.reshape(*codes.shape, 2).astype(np.float64)
         for place, index in enumerate((codes & 3, codes >> 2)):
@@ -142,7 +142,7 @@ class Sparse24(WeightFormat):
             return [(number, lane, shift) for number in range(PRODUCTS)]
         return [(0, lane + number * apart, shift) for number in range(PRODUCTS)]
 
-    def _registers(self, codes: np.ndarray) -> np.ndarray:
+    def registers(self, codes: np.ndarray) -> np.ndarray:
         """uint32 [down, steps, tiles, lanes, words]; codes [down, tiles, 16, steps, 2, chunks]."""
         down, tiles, rows, steps, _, chunks = codes.shape
         registers = np.zeros((down, steps, tiles, _LANES, self.words), np.uint32)
@@ -154,7 +154,7 @@ class Sparse24(WeightFormat):
                     registers[..., lane[row, chunk], word] |= bits
         return registers
 
-    def _codes(self, words: np.ndarray) -> np.ndarray:
+    def codes(self, words: np.ndarray) -> np.ndarray:
         """The inverse: codes [down, tiles, 16, steps, 2, chunks]."""
         down, steps, _ = words.shape
         registers = words.reshape(down, steps, _TILES, _LANES, self.words)

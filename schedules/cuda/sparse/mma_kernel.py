@@ -49,8 +49,7 @@ class Block:
     def __init__(self, parameters: Parameters, sizes: SparseSizes) -> None:
         """Launch, and compute what every step needs."""
         problem = parameters.problem
-        assert isinstance(problem.weight, Sparse24)
-        self.parameters, self.sizes, self.layout = parameters, sizes, problem.weight
+        self.parameters, self.sizes = parameters, sizes
         self.kind = KINDS[problem.activation]
         self.steps = -(-problem.inputs * self.kind.bytes // sizes.depth)
         across = -(-problem.outputs // sizes.columns)
@@ -81,6 +80,13 @@ class Block:
             end=parameters.rows,
             thread=self.thread,
         )
+
+    @property
+    def layout(self) -> Sparse24:
+        """The weight's."""
+        weight = self.parameters.problem.weight
+        assert isinstance(weight, Sparse24)
+        return weight
 
     def emit(self) -> None:
         """Emit the kernel's body."""
@@ -226,13 +232,17 @@ class Block:
                 total = total + exchange[other, i, thread]
             T.buffer_store(self.sums, total, [i])
 
+    def _total(self, tile: int, group: int, element: int) -> Any:
+        """A finished sum of the lane, before the epilogue."""
+        return self.sums[(tile * self.sizes.row_tiles + group) * 4 + element]
+
     def _store(self) -> None:
         sizes = self.sizes
         first = self.first_row + long(self.down * (sizes.row_tiles * COLUMNS))
         output = long(self.first_output + self.across * (sizes.column_tiles * ROWS))
         Store(
             self.parameters,
-            lambda tile, group, e: self.sums[(tile * sizes.row_tiles + group) * 4 + e],
+            self._total,
             self.lane,
             [output + i * ROWS for i in range(sizes.column_tiles)],
             [first + j * COLUMNS for j in range(sizes.row_tiles)],

@@ -15,7 +15,7 @@ from ....formats.plain import PlainTensor
 from ....formats.sparsity import Dense as DensePattern
 from ....passes.layers import Layer
 from ....schedules.cuda.epilogue import plain
-from ....schedules.cuda.sparse import Sparse24
+from ....schedules.cuda.sparse import Sparse24, SparseFewBit
 from ....schedules.cuda.sparse.layout import fits
 from ....schedules.cuda.sparse.narrow_tile import FEWEST
 from ....schedules.cuda.weight_format import Dense, WeightFormat
@@ -25,19 +25,33 @@ from .selection import Operands, Selection
 
 
 def sparse_linear(selection: Selection, layer: Layer, chain: Followers) -> relax.Var | None:
-    """Float weights that are sparse, with float16 or bfloat16 activations; None for others."""
+    """Sparse weights, of floats or of few bits, with float16 or bfloat16 activations."""
     tensor = layer.tensor
-    if not isinstance(tensor, PlainTensor) or selection.dtype == "float32":
+    if tensor is None or len(tensor.shape) != 2 or selection.dtype == "float32":
         return None
-    if len(tensor.shape) != 2:
-        return None
+    if isinstance(tensor, CompressedTensor):
+        return _few_bit(selection, layer, tensor, chain)
     weight = layer.weight.astype(NUMPY_TYPES[selection.dtype])
     layout = stored_layout(tensor, weight)
     if not isinstance(layout, Sparse24):
         return None
+    packed = layout.pack(weight)
+    return selection.linear(_floats(selection, layer), layout, packed, weight.shape[0], chain)
+
+
+def _few_bit(
+    selection: Selection, layer: Layer, tensor: CompressedTensor, chain: Followers
+) -> relax.Var | None:
+    """2:4 weights of few bits, whose kept codes are decoded inside the product."""
+    if SparseFewBit.refusal(tensor) is not None:
+        return None
+    layout, operands = SparseFewBit.of(tensor), _floats(selection, layer)
+    return selection.linear(operands, layout, layout.pack(tensor), tensor.shape[0], chain)
+
+
+def _floats(selection: Selection, layer: Layer) -> Operands:
     x = selection.matrix(selection.rewriter.map(layer.input), selection.dtype, layer.name)
-    operands = Operands(x, (), plain("float32", "float32"))
-    return selection.linear(operands, layout, layout.pack(weight), weight.shape[0], chain)
+    return Operands(x, (), plain("float32", "float32"))
 
 
 def stored_layout(tensor: CompressedTensor | PlainTensor, weight: np.ndarray) -> WeightFormat:
