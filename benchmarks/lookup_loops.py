@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=128)
     parser.add_argument("--architecture", default="sm_90a", choices=list(ARCHITECTURES))
     given = parser.parse_args()
-    choices = (LutSizes(1, 2, 8, 8), LutSizes(1, 4, 8, 8), LutSizes(2, 1, 8, 8))
+    # Blocks with many outputs: what making tables costs is not in the loop.
+    choices = [LutSizes(rows, tables, 32, 8) for rows, tables in ((1, 2), (1, 4), (2, 2), (4, 1))]
     for bits in given.bits:
         layout = BinaryCoded(bits, given.group)
         problem = Linear(8192, 8192, "float16", layout, plain("float32", "float16"))

@@ -59,7 +59,11 @@ class _Block:
             block = held(block // sizes.split)
         self.first_row = held(long(block // across) * sizes.rows)
         self.first_tile = held(block % across * sizes.tiles)
-        self.warp, self.lane = held(self.thread // LANES), held(self.thread % LANES)
+        self.lane = held(self.thread % LANES)
+        # As a value of lane 0: so nvcc knows that a warp's lanes take the same way.
+        full, zero = tirx.const(0xFFFFFFFF, "uint32"), tirx.const(0, "int32")
+        warp = self.thread // LANES
+        self.warp = held(tirx.call_pure_extern("int32", "__shfl_sync", full, warp, zero))
         self.weight = Weight(parameters)
         self.layout = self.weight.layout
         self.shared = T.alloc_buffer((sizes.shared_bytes,), "uint8", scope="shared.dyn", align=1024)
