@@ -172,7 +172,7 @@ def measure_plan(
     from ..schedules.cuda.tuning.measuring.measure import Session
     from ..schedules.cuda.tuning.measuring.plan import load
     from ..schedules.cuda.tuning.measuring.process import WorkerLost
-    from ..schedules.cuda.tuning.records import Store
+    from ..schedules.cuda.tuning.records import Record, Store
 
     try:
         plan = load(folder)
@@ -212,7 +212,7 @@ def measure_plan(
             progress.samples(done, total)
 
         for outcome in session.measure(left, steps):
-            record = None if outcome.record is None else _record(outcome.record)
+            record = Record(**outcome.record) if outcome.record else None
             if record is not None:
                 store.add(record)
             rows.append(_row(plan, outcome.case, record, failures=outcome.failures))
@@ -268,7 +268,7 @@ def merge_records(file: Path, database: Path) -> tuple[int, int]:
 
 
 def title_of(problem: str) -> str:
-    """A product's key without what follows the product."""
+    """A product's key without what follows it."""
     return problem.partition(" -> ")[0]
 
 
@@ -286,12 +286,6 @@ def _settings() -> Settings:
 def _place(plan: Cases, number: int, card: str) -> tuple[str, str, str, int]:
     case = plan.cases[number]
     return case.problem, case.architecture, card, case.bucket
-
-
-def _record(content: Mapping[str, Any]) -> Record:
-    from ..schedules.cuda.tuning.records import Record
-
-    return Record.model_validate(content)
 
 
 def _row(
