@@ -132,3 +132,22 @@ def test_whole_models_run_on_sparse_kernels(recipe: str, emulated: str, tmp_path
     assert manifest["golden"]["difference"] <= (1e-2 if recipe == "sparse24" else 6e-2)
     kernels = {layer["name"]: layer["kernel"] for layer in manifest["layers"]}
     assert all(kernel.startswith("sparse-") for kernel in kernels.values()), kernels
+
+
+@pytest.mark.parametrize("emulated", ["sm_80"], indirect=True)
+def test_few_bits_and_sparsity_together(emulated: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "w4-sparse.yaml"
+    recipe.write_text(
+        "description: 2:4 sparse int4 weights\n"
+        "passes:\n"
+        "  - canonicalize\n"
+        "  - quantize_weights:\n"
+        "      {format: int4, strategy: channel, solver: sparsegpt, sparsity: '2:4'}\n"
+    )
+    artifact = compile_model(
+        _model(), tmp_path / "mlp", target="cuda-sm80", recipe=str(recipe), calibration="random",
+        tuning=None,
+    )  # fmt: skip
+    assert artifact.manifest["golden"]["difference"] <= 1e-2
+    kernels = [layer["kernel"] for layer in artifact.manifest["layers"]]
+    assert all(kernel.startswith("sparse-decode") for kernel in kernels), kernels
