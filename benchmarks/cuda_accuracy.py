@@ -120,7 +120,9 @@ def measure(name: str, model: Model, recipe: str, architecture: str) -> str:
 
 def main() -> None:
     """Prints the table, a row at a time."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["minilm", "stories260k"])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--architectures", nargs="+", default=["sm_80", "sm_90a"])
