@@ -40,8 +40,9 @@ from .selection import Operands, Selection, rows_of, tensor_type
 #: TVM's expressions and types are built by calls that its annotations do not cover.
 _relax: Any = relax
 
-#: With more pairs of planes, products of bytes are at least as fast: by nominal rates a tensor core
-#: does eight times as many binary operations as operations on bytes.
+#: With more pairs of planes, products of bytes are taken where the formats allow it: nominally an
+#: A100 does eight times as many binary operations as operations on bytes. Not measured, and no rate
+#: of later generations is published.
 _PAIRS = 8
 
 
