@@ -130,7 +130,7 @@ class WeightOnlyLinear:
                             branch(counts[1:])
 
                 known = constant(rows)
-                if known in few:
+                if known is not None and known in few:
                     some(known)
                 elif known is not None:
                     _matrix(self, weights, values, rows, output)
