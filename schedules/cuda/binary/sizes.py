@@ -85,7 +85,9 @@ class Sizes:
         planes = problem.w.bits if self.keeps_weights(problem) else 1
         operands = self.parts * (4 * self.row_tiles + 2 * self.column_tiles * planes)
         sums = len(classes(problem)) if self.separate(problem) else 2
-        return sums * self.sums + operands
+        rows = problem.x.bits if self.separate(problem) else 2
+        ones = 4 * self.row_tiles * rows if problem.w.offset else 0
+        return sums * self.sums + operands + ones
 
     def fits(self, problem: BinaryProduct, architecture: Architecture) -> bool:
         """Whether the memories suffice, and a packed word's bits are one warp's."""
