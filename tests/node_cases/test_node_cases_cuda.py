@@ -14,7 +14,7 @@ STRIDE = 41
 #: Why a case may be refused. Anything else is an operator that is claimed but does not work.
 REASONS = (
     "[unsupported-dtype]", "[unsupported-form]", "[dynamic-argument]", "[constant-output]",
-    "[empty-tensor]", "[sequence]", "[no-size]",
+    "[empty-tensor]", "[sequence]", "[no-size]", "[symbolic-dimension]", "[dynamic-shape]",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(
@@ -31,7 +31,8 @@ def test_a_sample_passes(dtype, symbolic):
     assert [one.name for one in results] == [case.name for case in cases]
     failed = [f"{one.name}: {one.reason}" for one in results if one.verdict == "failed"]
     assert not failed, "\n".join(failed)
-    assert all(one.reason.startswith(REASONS) for one in results if one.verdict == "refused")
+    refused = [one for one in results if one.verdict == "refused"]
+    assert not [one for one in refused if not one.reason.startswith(REASONS)]
     assert sum(one.verdict == "passed" for one in results) > len(cases) // 2
 
 
