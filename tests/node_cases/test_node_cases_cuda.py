@@ -33,7 +33,7 @@ def test_a_sample_passes(dtype, symbolic):
     assert not failed, "\n".join(failed)
     refused = [one for one in results if one.verdict == "refused"]
     assert not [one for one in refused if not one.reason.startswith(REASONS)]
-    assert sum(one.verdict == "passed" for one in results) > len(cases) // 2
+    assert sum(one.verdict == "passed" for one in results) > len(cases) // (4 if symbolic else 2)
 
 
 def test_a_wrong_result_is_noticed(monkeypatch):
