@@ -132,10 +132,10 @@ def _library() -> list[Check]:
 
         from ..errors import FewbitsError
         from ..targets.cpu.features import host_cpu
-        from ..targets.vm.link import link
         from ..targets.cpu.pipeline import choose_kernels, lower_to_tir, make_executable
         from ..targets.cpu.target import TARGETS, required_features, tvm_target
         from ..targets.cpu.threads import default_threads
+        from ..targets.vm.link import link
     except ImportError as error:
         return [Check(name, False, f"cannot import {error.name}", "install the missing package")]
     here = TARGETS["cpu"]

@@ -55,6 +55,8 @@ def pack_planes(codes: npt.NDArray[np.uint8], bits: int, lanes: int) -> Words:
 
     Each word has 32 values of one plane; the planes' words of the same values follow each other.
     """
-    planes = [pack_streams(~(codes >> np.uint8(i)) & 1, 1, lanes) for i in range(bits)]
+    one = np.uint8(1)
+    signs = [(~(codes >> np.uint8(i)) & one).astype(np.uint8) for i in range(bits)]
+    planes = [pack_streams(plane, 1, lanes) for plane in signs]
     stacked = np.stack(planes, axis=2)
     return np.ascontiguousarray(stacked.reshape(stacked.shape[0], -1, lanes))
