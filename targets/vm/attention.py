@@ -18,9 +18,12 @@ from ...ops.symbolic import Extent, extents_of
 from ...passes.rewrite import as_array, operator_of
 from .readers import Readers
 
-_HEADS_AND_TOKENS = (0, 2, 1, 3)
+#: Tokens and heads change places.
+HEADS_AND_TOKENS = (0, 2, 1, 3)
 #: [N, T, heads, size] as keys are multiplied by: [N, heads, size, T].
-_TOKENS_LAST = (0, 2, 3, 1)
+TOKENS_LAST = (0, 2, 3, 1)
+#: [N, heads, T, size] to the same.
+HEADS_TOKENS_LAST = (0, 1, 3, 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,13 +55,13 @@ def find_attention(
     found: dict[relax.Var, Match] = {}
     for var, value in bindings:
         if operator_of(value) == "relax.nn.softmax":
-            match = _Reading(values, readers).match(var, value)
+            match = Reading(values, readers).match(var, value)
             if match is not None:
                 found[match.last] = match
     return found
 
 
-class _Reading:
+class Reading:
     """What lies around a softmax."""
 
     def __init__(self, values: dict[relax.Var, relax.Expr], readers: Readers) -> None:
@@ -66,10 +69,11 @@ class _Reading:
         self.readers = readers
 
     def match(self, softmax: relax.Var, call: Any) -> Match | None:
+        """The attention that a softmax is the middle of, or None."""
         shape = extents_of(softmax)
         if len(shape) != 4 or int(call.attrs.axis) not in (-1, 3) or not _is_float32(softmax):
             return None
-        scores = self._scores(call.args[0])
+        scores = self.scores(call.args[0])
         after = self.readers.only(softmax)
         if scores is None or after is None or operator_of(after[1]) != "relax.matmul":
             return None
@@ -81,21 +85,21 @@ class _Reading:
         v = sums.args[1]
         if not all(isinstance(operand, relax.Var) for operand in (q, k, v)):
             return None
-        q, q_first = self._heads(q, _HEADS_AND_TOKENS)
-        v, v_first = self._heads(v, _HEADS_AND_TOKENS)
+        q, q_first = self._heads(q, HEADS_AND_TOKENS)
+        v, v_first = self._heads(v, HEADS_AND_TOKENS)
         k, k_first = self._keys(k)
         if k is None:
             return None
         out_first = True
         following = self.readers.only(last)
-        if following is not None and _permutation(following[1]) == _HEADS_AND_TOKENS:
+        if following is not None and permutation(following[1]) == HEADS_AND_TOKENS:
             last, out_first = following[0], False
         first = (q_first, k_first, v_first, out_first)
         if not _agree(shape, (q, k, v), first) or not _fits(mask, shape):
             return None
         return Match(last, q, k, v, mask, scale, first)
 
-    def _scores(self, value: relax.Expr) -> tuple[relax.Call, float, relax.Expr | None] | None:
+    def scores(self, value: relax.Expr) -> tuple[relax.Call, float, relax.Expr | None] | None:
         """The product, a factor and a mask that a value is computed from and that only it needs."""
         mask: relax.Expr | None = None
         scale = 1.0
@@ -136,20 +140,21 @@ class _Reading:
     def _heads(self, value: Any, order: tuple[int, ...]) -> tuple[relax.Expr, bool]:
         """The value before a transposition, and whether there is none."""
         call: Any = self.values.get(value)
-        return (call.args[0], False) if _permutation(call) == order else (value, True)
+        return (call.args[0], False) if permutation(call) == order else (value, True)
 
     def _keys(self, value: Any) -> tuple[relax.Expr | None, bool]:
         """The keys before they were transposed for the product; None where they were not."""
         call: Any = self.values.get(value)
-        order = _permutation(call)
-        if order == _TOKENS_LAST:
+        order = permutation(call)
+        if order == TOKENS_LAST:
             return call.args[0], False
-        if order == (0, 1, 3, 2):
-            return self._heads(call.args[0], _HEADS_AND_TOKENS)
+        if order == HEADS_TOKENS_LAST:
+            return self._heads(call.args[0], HEADS_AND_TOKENS)
         return None, True
 
 
-def _permutation(call: Any) -> tuple[int, ...] | None:
+def permutation(call: Any) -> tuple[int, ...] | None:
+    """The order of axes that a transposition gives; None for another call."""
     if operator_of(call) != "relax.permute_dims" or call.attrs.axes is None:
         return None
     return tuple(int(axis) for axis in call.attrs.axes)

@@ -26,6 +26,7 @@ from .dense import decoded_linear, dense_linear, few_bit_linear
 from .float_convolution import float_convolution, quantized_convolution
 from .followers import Followers, Graph
 from .half_weights import fold_half_weights
+from .int8_attention import emit_int8_attention, find_int8_attention
 from .integers import emit_integer_layer, find_integer_layers
 from .outliers import outlier_linear
 from .quantized import quantized_linear
@@ -99,11 +100,18 @@ def select_kernels(
     for integer in integers.values():
         inner.update(integer.inner)
     attention = find_attention(rewriter.bindings, graph)
+    int8_attention = find_int8_attention(rewriter.bindings, graph)
     for var, value in rewriter.bindings:
         if var in inner:
             continue
         if var in attention:
             made = emit_attention(selection, attention[var])
+            if made is not None:
+                rewriter.replace(var, made)
+                selection.made.add(var)
+                continue
+        if var in int8_attention:
+            made = emit_int8_attention(selection, int8_attention[var])
             if made is not None:
                 rewriter.replace(var, made)
                 selection.made.add(var)

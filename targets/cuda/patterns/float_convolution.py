@@ -38,7 +38,7 @@ def quantized_convolution(selection: Selection, layer: Layer, chain: Followers) 
     column = np.broadcast_to(tensor.scales.values().reshape(-1), (outputs,)).astype(np.float32)
     if activation.scale is not None:
         column = column * activation.scale
-    x, scales = codes_of(selection, activation, np.int8, layer)
+    x, scales = codes_of(selection, activation, np.int8, layer.name)
     sizes = extents_of(layer.input)
     x = selection.rewriter.emit(_relax.op.reshape(x, sizes), layer.name)
     extra = () if scales is None else (scales,)

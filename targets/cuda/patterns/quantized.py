@@ -66,7 +66,7 @@ def quantized_linear(selection: Selection, layer: Layer, chain: Followers) -> re
     column = np.broadcast_to(tensor.scales.values(), (outputs,)).astype(np.float32)
     if activation.scale is not None:
         column = column * activation.scale
-    codes, scales = codes_of(selection, activation, weight.dtype, layer)
+    codes, scales = codes_of(selection, activation, weight.dtype, layer.name)
     extra = () if scales is None else (scales,)
     meaning = scaled(
         "float32",
@@ -122,7 +122,7 @@ def activation_of(value: Any) -> Activation | None:
 
 
 def codes_of(
-    selection: Selection, activation: Activation, dtype: Any, layer: Layer
+    selection: Selection, activation: Activation, dtype: Any, name: str
 ) -> tuple[relax.Expr, relax.Expr | None]:
     """Codes and scales of a quantized value; each value is quantized once."""
     source, factors = _unscaled(selection, activation)
@@ -133,9 +133,7 @@ def codes_of(
         str(dtype),
     )  # fmt: skip
     if key not in selection.quantized:
-        selection.quantized[key] = _quantize(
-            selection, activation, dtype, source, factors, layer.name
-        )
+        selection.quantized[key] = _quantize(selection, activation, dtype, source, factors, name)
     return selection.quantized[key]
 
 

@@ -54,7 +54,7 @@ def vector_sparse_linear(selection: Selection, layer: Layer, chain: Followers) -
     column = np.broadcast_to(tensor.scales.values(), (outputs,)).astype(np.float32)
     if activation.scale is not None:
         column = column * activation.scale
-    codes, scales = codes_of(selection, activation, np.int8, layer)
+    codes, scales = codes_of(selection, activation, np.int8, layer.name)
     extra = (constant(column),) if scales is None else (scales, constant(column))
     meaning = scaled("float32", row=activation.scales == "token", one=activation.scales == "tensor")
     epilogue, given = selection.epilogue(Operands(codes, extra, meaning), chain)
