@@ -202,7 +202,7 @@ def test_two_compilations_give_the_same_bytes(cli, tmp_path, model, data):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(
     ("word", "number", "status"),
-    [("import", signal.SIGINT, 130), ("build", signal.SIGINT, 130), ("build", signal.SIGTERM, 143)],
+    [("✓", signal.SIGINT, 130), ("build", signal.SIGINT, 130), ("build", signal.SIGTERM, 143)],
 )
 def test_interrupted(tmp_path, artifact, model, data, word, number, status):
     """Ctrl-C or a polite kill after a phase: the earlier output is whole, nothing lies around."""

@@ -39,7 +39,7 @@ def test_each_kernel_is_called_once_for_the_same_rows():
     module = prepare_hosts(tvm.IRModule({"pick": _host()}), {"a", "b"})
     assert len(re.findall(r"call_cpacked", module.script())) == 2
     assert "call_packed(" not in module.script()
-    conditions = [each.condition for each in module["pick"].body.seq]
+    conditions = [each.condition for each in module["pick"].body.block.body.seq]
     analyzer = sym.Analyzer()
     (size,) = {v for v in _variables(conditions[0])}
     for rows, wanted in ((1, "a"), (2, "a"), (3, "b"), (8, "b"), (9, "a"), (500, "a")):
@@ -63,7 +63,7 @@ def _holds(condition, size, rows, analyzer):
 def test_calls_of_others_stay():
     before = tvm.IRModule({"pick": _host()})
     after = prepare_hosts(tvm.IRModule({"pick": _host()}), {"a"})
-    assert before["pick"].body.script() == after["pick"].body.script()
+    assert before["pick"].body.script() == after["pick"].body.block.body.script()
 
 
 def test_names_are_plain_and_remembered():
