@@ -19,8 +19,9 @@ from ....passes.rewrite import as_array, constant, operator_of
 from ....schedules.cpu.int8_linear import Int8Linear
 from ....schedules.cpu.int8_quantize import QuantizeRows, ScaleKind
 from ....schedules.cpu.intrinsics_tiles import choose_tile
+from ...vm.calls import tensor_type
 from .chains import Chain
-from .selection import Selection, count, known, leading, padded, tensor_type
+from .selection import Selection, count, known, leading, padded
 
 #: Longer sums of products of bytes might leave int32.
 _LONGEST = 65_000

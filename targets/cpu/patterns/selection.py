@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tvm
-from tvm import ir, relax
+from tvm import relax
 
 from ....ops.symbolic import Extent, extents_of, simplified
 from ....passes.rewrite import Rewriter, constant
@@ -15,6 +15,7 @@ from ....schedules.cpu.intrinsics import DotProduct
 from ....schedules.cpu.machine import Machine
 from ....schedules.tuning.choices import Choices
 from ....schedules.tuning.sites import choose_kernel
+from ...vm.calls import Calls
 from .chains import Chain
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
@@ -29,7 +30,7 @@ class Kernel(Protocol):
         ...
 
 
-class Selection:
+class Selection(Calls):
     """What rules need to put a kernel in.
 
     Attributes:
@@ -37,9 +38,7 @@ class Selection:
         choices: decides about the sizes of kernels.
         dot: its instruction for int8 products.
         machine: its vector unit.
-        rewriter: the module being rewritten.
         quantized: codes and scales of the values that were quantized already.
-        notes: which kernel each layer got.
     """
 
     def __init__(
@@ -49,24 +48,21 @@ class Selection:
         self.choices = choices or Choices()
         self.dot = DotProduct.of(target)
         self.machine = Machine.of(target)
-        self.rewriter = rewriter
+        super().__init__(rewriter)
         self.quantized: dict[tuple[relax.Expr, Any], tuple[relax.Expr, relax.Expr | None]] = {}
-        self.notes: dict[str, str] = {}
-        self._functions: dict[Kernel, tuple[ir.GlobalVar, Any]] = {}
-        self._names = {var.name_hint for var in rewriter.module.functions}
 
     def emit(
         self, kernel: Kernel, inputs: Sequence[relax.Expr], results: Sequence[Any], name: str
     ) -> relax.Var:
         """Call a kernel; `results` are the types of what it writes, several make a tuple."""
         kernel = choose_kernel(self.choices, self.machine, kernel, inputs, results, name)
-        if kernel not in self._functions:
+        if kernel not in self.functions:
             function = kernel.build()
-            title = self._unique(str(function.attrs["global_symbol"]))
+            title = self.unique(str(function.attrs["global_symbol"]))
             function = function.without_attr("global_symbol")
             # A builder gives the variable the function's type, which calls need.
-            self._functions[kernel] = (_relax.BlockBuilder().add_func(function, title), function)
-        variable, _ = self._functions[kernel]
+            self.functions[kernel] = (_relax.BlockBuilder().add_func(function, title), function)
+        variable, _ = self.functions[kernel]
         types = list(results) if len(results) > 1 else results[0]
         call = _relax.call_tir(variable, _relax.Tuple(list(inputs)), types)
         return self.rewriter.emit(call, name)
@@ -81,30 +77,6 @@ class Selection:
         if chain.addend is not None:
             extra.append(self.rewriter.map(chain.addend))
         return self.emit(kernel, [*inputs, *extra], [chain.last.ty], name)
-
-    def finish(self) -> ir.IRModule:
-        """The module with its kernels, and the notes as ``main``'s attribute ``kernels``."""
-        self.rewriter.attributes["kernels"] = dict(self.notes)
-        module = self.rewriter.finish()
-        for variable, function in self.rewriter.module.functions_items():
-            if variable.name_hint != "main":
-                module.update_func(variable, function)
-        for variable, function in self._functions.values():
-            module.update_func(variable, function)
-        return module
-
-    def _unique(self, title: str) -> str:
-        name, count = title, 1
-        while name in self._names:
-            count += 1
-            name = f"{title}_{count}"
-        self._names.add(name)
-        return name
-
-
-def tensor_type(shape: Sequence[Extent], dtype: str) -> Any:
-    """The type of a tensor."""
-    return _relax.TensorType(tuple(shape), dtype)
 
 
 def leading(expression: relax.Expr) -> tuple[Extent, ...]:

@@ -19,8 +19,9 @@ from ....schedules.cpu.intrinsics_tiles import choose_tile
 from ....schedules.cpu.sparse_groups import SparseGroups, reaches
 from ....schedules.cpu.sparse_rows import RowBlocks, SparseRows, row_block
 from ....schedules.cpu.weight_only_layout import pack_streams
+from ...vm.calls import tensor_type
 from .chains import Chain
-from .selection import Selection, count, known, leading, tensor_type
+from .selection import Selection, count, known, leading
 from .weight_only import compressed_weight, group_along_rows, plain_weight
 
 

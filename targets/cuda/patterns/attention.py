@@ -17,7 +17,8 @@ from ....schedules.cuda.attention import Attention, partial_shapes, refusal
 from ....schedules.cuda.attention.problem import Mask
 from ....schedules.cuda.attention.sizes import Sizes, rule
 from ...vm.attention import Match, four_axes, is_one, tokens_first
-from .selection import Selection, tensor_type
+from ...vm.calls import tensor_type
+from .selection import Selection
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
 _op: Any = relax.op

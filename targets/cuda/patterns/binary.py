@@ -33,9 +33,10 @@ from ....schedules.cuda.binary import (
     words,
 )
 from ....schedules.cuda.epilogue import Epilogue, scaled
+from ...vm.calls import tensor_type
 from .followers import Followers, Graph
 from .quantized import Activation, activation_of
-from .selection import Operands, Selection, rows_of, tensor_type
+from .selection import Operands, Selection, rows_of
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
 _relax: Any = relax

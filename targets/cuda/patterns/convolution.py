@@ -21,7 +21,8 @@ from ....schedules.cuda.convolution import (
 )
 from ....schedules.cuda.epilogue import Epilogue
 from ....schedules.cuda.weight_format import Dense
-from .selection import Selection, rows_of, tensor_type
+from ...vm.calls import tensor_type
+from .selection import Selection, rows_of
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
 _relax: Any = relax

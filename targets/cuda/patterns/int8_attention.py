@@ -28,9 +28,10 @@ from ...vm.attention import (
     permutation,
     tokens_first,
 )
+from ...vm.calls import tensor_type
 from ...vm.readers import Readers
 from .quantized import Activation, activation_of, codes_of
-from .selection import Selection, tensor_type
+from .selection import Selection
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
 _op: Any = relax.op
@@ -85,6 +86,9 @@ def _match(reading: Reading, softmax: relax.Var, call: Any) -> Int8Match | None:
         return None
     last, sums = after
     product, scale, mask = scores
+    kind: Any = None if mask is None else mask.ty
+    if kind is not None and str(kind.dtype) != "float32":
+        return None
     turned: Any = reading.values.get(product.args[1])
     if not sums.args[0].same_as(rounded[0]) or operator_of(turned) != "relax.permute_dims":
         return None
@@ -99,8 +103,6 @@ def _match(reading: Reading, softmax: relax.Var, call: Any) -> Int8Match | None:
         return None
     if not (_is(v, "tensor") or _is(v, "static")):
         return None
-    if mask is not None and str(extents_dtype(mask)) != "float32":
-        return None
     q, q_first = _before(reading, q)
     v, v_first = _before(reading, v)
     k_first = order == HEADS_TOKENS_LAST
@@ -113,11 +115,6 @@ def _match(reading: Reading, softmax: relax.Var, call: Any) -> Int8Match | None:
         if len(sizes) != 4 or sizes[1 if first else 2] != shape[1]:
             return None
     return Int8Match(last, q, k, v, mask, scale, (q_first, k_first, v_first, out_first))
-
-
-def extents_dtype(value: Any) -> str:
-    """dtype of an expression."""
-    return str(value.ty.dtype)
 
 
 def _before(reading: Reading, activation: Activation) -> tuple[Activation, bool]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from tvm import ir, relax
+from tvm import relax
 from tvm.ir import prim
 
 from ....ops.symbolic import Extent, extents_of, simplified
@@ -34,6 +34,7 @@ from ....schedules.cuda.problem import Linear
 from ....schedules.cuda.quantize import QuantizeRows
 from ....schedules.cuda.template import Kernel
 from ....schedules.cuda.weight_format import WeightFormat
+from ...vm.calls import Calls, tensor_type
 from .followers import Followers
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
@@ -72,16 +73,14 @@ class Operands:
     meaning: Epilogue
 
 
-class Selection:
+class Selection(Calls):
     """What rules need to put a kernel in.
 
     Attributes:
         architecture: what is compiled for.
         dtype: ``float16``, ``bfloat16`` or ``float32``: of activations between kernels.
         chooser: decides about kernels before the cost models do; None: nobody.
-        rewriter: the module being rewritten.
         quantized: codes and scales of values that were quantized already.
-        notes: which kernels each layer got.
         dispatches: of the products, by their key.
         products: each layer's product, in order: what tuning tunes.
         convolutions: likewise.
@@ -96,12 +95,11 @@ class Selection:
         dtype: str,
         chooser: Chooser | None = None,
     ) -> None:
-        self.rewriter = rewriter
+        super().__init__(rewriter)
         self.architecture = architecture
         self.dtype = dtype
         self.chooser = chooser
         self.quantized: dict[tuple[Any, ...], tuple[relax.Expr, relax.Expr | None]] = {}
-        self.notes: dict[str, str] = {}
         self.made: set[relax.Var] = set()
         self.dispatches: dict[str, Dispatch] = {}
         self.products: list[LayerProduct] = []
@@ -109,8 +107,6 @@ class Selection:
         self.binaries: dict[str, Binary] = {}
         self._special: dict[str, tuple[Kernel, Any]] = {}
         self._lists: dict[relax.Expr, tuple[relax.Expr, ...]] = {}
-        self._functions: dict[Any, tuple[ir.GlobalVar, Any]] = {}
-        self._names = {var.name_hint for var in rewriter.module.functions}
 
     @property
     def kernels(self) -> list[Kernel]:
@@ -126,13 +122,13 @@ class Selection:
         name: str,
     ) -> relax.Var:  # fmt: skip
         """Call a PrimFunc, added once per key; several `results` (types) make a tuple."""
-        if key not in self._functions:
+        if key not in self.functions:
             title = self.unique(str(function.attrs["global_symbol"]))
             function = function.with_attr("global_symbol", title)
             # A builder gives the variable the function's type, which calls need.
             variable = _relax.BlockBuilder().add_func(function, title)
-            self._functions[key] = (variable, function)
-        variable, _ = self._functions[key]
+            self.functions[key] = (variable, function)
+        variable, _ = self.functions[key]
         types = list(results) if len(results) > 1 else results[0]
         call = _relax.call_tir(variable, _relax.Tuple(list(inputs)), types)
         return self.rewriter.emit(call, name)
@@ -351,26 +347,6 @@ class Selection:
             )
         return self.dispatches[label]
 
-    def finish(self) -> ir.IRModule:
-        """The module with its kernels' callers, and the notes as ``main``'s ``kernels``."""
-        self.rewriter.attributes["kernels"] = dict(self.notes)
-        module = self.rewriter.finish()
-        for variable, function in self.rewriter.module.functions_items():
-            if variable.name_hint != "main":
-                module.update_func(variable, function)
-        for variable, function in self._functions.values():
-            module.update_func(variable, function)
-        return module
-
-    def unique(self, title: str) -> str:
-        """The title, with a number where a function of the module has it."""
-        name, count = title, 1
-        while name in self._names:
-            count += 1
-            name = f"{title}_{count}"
-        self._names.add(name)
-        return name
-
 
 def _without(epilogue: Epilogue, numbers: dict[Any, Any]) -> tuple[Epilogue, list[int]]:
     """Operands that are numbers put into the expression; which of the operands are left."""
@@ -378,11 +354,6 @@ def _without(epilogue: Epilogue, numbers: dict[Any, Any]) -> tuple[Epilogue, lis
     elements = [numbers.get(o.element, o.element) for o in epilogue.operands]
     left = tuple(epilogue.operands[place] for place in kept)
     return Epilogue(epilogue.sum, epilogue.at(epilogue.sum, elements), left), kept
-
-
-def tensor_type(shape: Sequence[Extent], dtype: str) -> Any:
-    """The type of a tensor."""
-    return _relax.TensorType(tuple(shape), dtype)
 
 
 def rows_of(sizes: Sequence[Extent]) -> Extent:

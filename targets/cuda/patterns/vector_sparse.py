@@ -22,9 +22,10 @@ from ....schedules.cuda.vector_sparse import (
     sparse_product,
     turn_rows,
 )
+from ...vm.calls import tensor_type
 from .followers import Followers
 from .quantized import LONGEST, activation_of, codes_of, is_int8
-from .selection import Operands, Selection, tensor_type
+from .selection import Operands, Selection
 
 #: TVM's expressions and types are built by calls that its annotations do not cover.
 _relax: Any = relax
